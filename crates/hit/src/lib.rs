@@ -1,1 +1,110 @@
-//! To be written.
+//! What runs when a probe is hit.
+//!
+//! This crate is the half of kprobes that lives in trap context. It finds the site of a breakpoint, runs the probes
+//! that sit there, and lets the displaced instruction take its effect: by an operation that was prepared as plain data,
+//! or by going on in a copy of it (a *slot*). It does not know how an instruction is encoded, who prepared the data, or
+//! which operating system it runs on; [`Isa`] and [`Host`] supply what it needs.
+//!
+//! # The life of a hit
+//!
+//! 1. [`breakpoint`] looks the address up in the probe table. Not there: is it the stub of a return probe's instance
+//!    ([`returns`])? Is the breakpoint gone by now, because it was removed after this processor had fetched it? Then
+//!    the instruction is run again. Otherwise the trap is somebody else's: [`Outcome::Foreign`].
+//! 2. The thread enters the active set. If it is in already, a handler has hit a probe: probes do not run, and each is
+//!    counted as missed (Linux: `kprobes_inc_nmissed_count`).
+//! 3. The site's probes run in the order of their chain.
+//! 4. The instruction takes effect, unless a probe has set the program counter itself.
+//!
+//! # Rules for everything here
+//!
+//! No allocation, no lock, no panic, no unbounded loop: chains are cut at [`MAX_CHAIN`], indices are checked. Memory
+//! that control writes while handlers run is read through atomics; each field's documentation says who writes it.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod path;
+pub mod returns;
+mod site;
+
+pub use path::{MAX_CHAIN, Outcome, breakpoint};
+pub use site::{Counters, Kind, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
+
+/// What the hit path must know of an instruction set: where the registers keep what, and how a prepared operation is
+/// executed. How instructions are encoded is none of its business.
+pub trait Isa {
+    /// The general registers at the probe, as the host's trap glue saved them.
+    type Regs;
+
+    /// The address of the breakpoint that raised this trap (on x86 one below the saved program counter).
+    fn breakpoint_address(regs: &Self::Regs) -> u64;
+    /// Sets where execution goes on.
+    fn set_pc(regs: &mut Self::Regs, pc: u64);
+    /// The stack pointer.
+    fn sp(regs: &Self::Regs) -> u64;
+    /// Executes a prepared operation that needs registers only; false when `op` is not one.
+    ///
+    /// The program counter in `regs` is the address of the displaced instruction.
+    fn execute(op: [u64; OP_WORDS], regs: &mut Self::Regs) -> bool;
+    /// The address of the word that holds the return address, at a function's first instruction.
+    fn return_slot(regs: &Self::Regs) -> u64;
+    /// The registers that carry a function's arguments, at its first instruction.
+    fn arguments(regs: &Self::Regs) -> [u64; returns::SAVED_ARGUMENTS];
+}
+
+/// What happened to the program counter in an internal probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The displaced instruction takes its effect.
+    Step,
+    /// The probe has set the program counter and done the instruction's work.
+    Redirected,
+}
+
+/// Why an event is recorded.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause<'a> {
+    /// The probe's instruction is about to run.
+    Hit,
+    /// A probed function has returned; its activation is this instance.
+    Return(&'a returns::Instance),
+    /// An instruction that leaves the probed function is about to run.
+    ReturnSite,
+}
+
+/// What the hit path needs of the place it runs in.
+///
+/// All methods are called in trap context: they must not allocate, lock, or wait for another thread, except that
+/// [`internal`](Host::internal) may do what the host's own protocol allows.
+pub trait Host {
+    /// The instruction set.
+    type Isa: Isa;
+
+    /// The index of the site at `address`, from the probe table.
+    fn find(&self, address: u64) -> Option<u64>;
+    /// A site by its index.
+    fn site(&self, index: u64) -> Option<&Site>;
+    /// A probe by its index.
+    fn probe(&self, index: u32) -> Option<&Probe>;
+    /// Where a probe's counts go; `None` when this process does not count.
+    fn counters(&self, id: u32) -> Option<&Counters>;
+    /// Whether a breakpoint stands at `address` now: the byte is read again.
+    fn is_breakpoint(&self, address: u64) -> bool;
+    /// An identity of the running thread that no other running thread has, not 0.
+    fn thread(&self) -> u64;
+    /// The threads that are in a handler.
+    fn active(&self) -> sync::ActiveSet<'_>;
+    /// The instances of return probes.
+    fn returns(&self) -> returns::Returns<'_>;
+    /// Records an event of `probe`; false when there was no room for it.
+    fn record(&self, probe: &Probe, regs: &<Self::Isa as Isa>::Regs, cause: Cause<'_>) -> bool;
+    /// Runs a probe of the host's own.
+    fn internal(&self, probe: &Probe, address: u64, regs: &mut <Self::Isa as Isa>::Regs) -> Next;
+
+    /// Reads the word at `address`, which is known to be mapped: the return slot of a function just entered.
+    fn load(&self, address: u64) -> u64;
+    /// Replaces `old` by `new` at `address`, which is known to be mapped; false when it was not `old`.
+    fn exchange(&self, address: u64, old: u64, new: u64) -> bool;
+    /// Like [`exchange`](Host::exchange) for an address that may be mapped no longer; false then too.
+    fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool;
+}

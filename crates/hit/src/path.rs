@@ -1,0 +1,144 @@
+//! From the trap to the next instruction.
+
+use crate::returns;
+use crate::site::{Counters, Kind, Probe, Site, live};
+use crate::{Cause, Host, Isa, Next};
+use sync::ActiveSet;
+use sync::primitive::Ordering;
+
+/// More probes than this at one site are not run: a chain that is longer is taken for a corrupt one.
+pub const MAX_CHAIN: usize = 256;
+
+/// Whose trap it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Ours. The registers say where to go on.
+    Handled,
+    /// The breakpoint is gone by now: the registers point at the instruction, which runs again.
+    Stale,
+    /// Not ours: the next in the notifier chain has to say.
+    Foreign,
+}
+
+type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
+
+/// Handles a breakpoint trap.
+pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
+    let address = H::Isa::breakpoint_address(regs);
+    if let Some(index) = host.find(address) {
+        if let Some(site) = host
+            .site(index)
+            .filter(|s| s.address.load(Ordering::Relaxed) == address)
+        {
+            hit(host, site, index, address, regs);
+            return Outcome::Handled;
+        }
+    }
+    if returns::hit(host, address, regs) {
+        return Outcome::Handled;
+    }
+    if host.is_breakpoint(address) {
+        return Outcome::Foreign;
+    }
+    H::Isa::set_pc(regs, address);
+    Outcome::Stale
+}
+
+fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs<H>) {
+    H::Isa::set_pc(regs, address);
+    let place = host.active().enter(host.thread());
+    let mut returning = 0u32;
+    let mut next = Next::Step;
+    for probe in chain(host, site).filter(|p| live(&p.state)) {
+        match probe.kind() {
+            Some(Kind::Internal) => {
+                if host.internal(probe, address, regs) == Next::Redirected {
+                    next = Next::Redirected;
+                }
+            }
+            Some(kind) => run(host, probe, kind, place.is_some(), regs, &mut returning),
+            None => {}
+        }
+    }
+    if returning != 0 {
+        returns::arm(host, site, index, returning, regs);
+    }
+    if let Some(place) = place {
+        ActiveSet::leave(place);
+    }
+    if next == Next::Step {
+        step::<H>(site, regs);
+    }
+}
+
+/// One probe of a user's at a site that was hit.
+fn run<H: Host>(
+    host: &H,
+    probe: &Probe,
+    kind: Kind,
+    may_run: bool,
+    regs: &Regs<H>,
+    returning: &mut u32,
+) {
+    let Some(counters) = host.counters(probe.id.load(Ordering::Relaxed)) else {
+        return;
+    };
+    if !may_run {
+        return Counters::add(&counters.missed);
+    }
+    match kind {
+        Kind::Return => {
+            if returns::admit(probe) {
+                Counters::add(&counters.hits);
+                *returning |= 1u32
+                    .checked_shl(probe.bit.load(Ordering::Relaxed))
+                    .unwrap_or(0);
+            } else {
+                Counters::add(&counters.missed);
+            }
+        }
+        Kind::ReturnSite => {
+            Counters::add(&counters.hits);
+            Counters::add(&counters.returns);
+            record(host, probe, counters, regs, Cause::ReturnSite);
+        }
+        Kind::Entry | Kind::Internal => {
+            Counters::add(&counters.hits);
+            record(host, probe, counters, regs, Cause::Hit);
+        }
+    }
+}
+
+pub(crate) fn record<H: Host>(
+    host: &H,
+    probe: &Probe,
+    counters: &Counters,
+    regs: &Regs<H>,
+    cause: Cause<'_>,
+) {
+    if probe.code_length.load(Ordering::Relaxed) != 0 && !host.record(probe, regs, cause) {
+        Counters::add(&counters.lost);
+    }
+}
+
+/// Lets the displaced instruction take its effect.
+fn step<H: Host>(site: &Site, regs: &mut Regs<H>) {
+    let emulate = site.how.load(Ordering::Relaxed) & Site::EMULATE != 0;
+    if !(emulate && H::Isa::execute(site.op(), regs)) {
+        H::Isa::set_pc(regs, site.slot.load(Ordering::Relaxed));
+    }
+}
+
+/// The probes at a site.
+pub(crate) fn chain<'h, H: Host>(
+    host: &'h H,
+    site: &Site,
+) -> impl Iterator<Item = &'h Probe> + use<'h, H> {
+    let mut next = site.first.load(Ordering::Acquire);
+    core::iter::from_fn(move || {
+        let probe = host.probe(next.checked_sub(1)?)?;
+        next = probe.next.load(Ordering::Acquire);
+        Some(probe)
+    })
+    .take(MAX_CHAIN)
+}

@@ -1,0 +1,181 @@
+//! The plain data of the probe table: sites, the probes that sit there, their counters.
+//!
+//! Control prepares it, possibly from another process; the hit path reads it. All fields are atomics, so that a value
+//! that changes while it is read is a stale value and never undefined behaviour. Zeroed memory is a table with nothing
+//! in it. What the fields mean:
+//!
+//! * written before the site is published in the table, constant after: `address`, `slot`, `op`, `how`;
+//! * written while handlers may run: `first` (a chain grows at its head, with release), `state`.
+
+use sync::primitive::{AtomicU32, AtomicU64, Ordering};
+
+/// Words of a prepared operation.
+pub const OP_WORDS: usize = 4;
+/// Bytes kept of the displaced instruction.
+pub const ORIGINAL_BYTES: usize = 16;
+
+/// The value of `state` in a [`Site`] or [`Probe`] that is in use.
+const LIVE: u32 = 1;
+
+/// Whether a state word says "in use".
+#[must_use]
+pub fn live(state: &AtomicU32) -> bool {
+    state.load(Ordering::Acquire) == LIVE
+}
+
+/// An instruction that is probed: where it is, and how it takes effect elsewhere.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Site {
+    /// Address of the instruction.
+    pub address: AtomicU64,
+    /// Address of its copy, followed by a jump back to the next instruction.
+    pub slot: AtomicU64,
+    /// A prepared operation, executed instead of the copy when [`EMULATE`](Self::EMULATE) is set.
+    pub op: [AtomicU64; OP_WORDS],
+    /// The bytes that stood here before the breakpoint, for whoever must restore them.
+    pub original: [AtomicU64; ORIGINAL_BYTES / 8],
+    /// [`EMULATE`](Self::EMULATE) or 0.
+    pub how: AtomicU32,
+    /// The first probe's index + 1, or 0.
+    pub first: AtomicU32,
+    /// 1 while a breakpoint stands here (for control: what to restore), 0 after.
+    pub state: AtomicU32,
+    /// Length of the instruction in bytes.
+    pub length: AtomicU32,
+}
+
+impl Site {
+    /// `how`: the operation is executed; the slot is only its fallback.
+    pub const EMULATE: u32 = 1;
+    /// `state` of a site whose breakpoint is planted.
+    pub const ARMED: u32 = LIVE;
+
+    /// The operation's words.
+    #[must_use]
+    pub fn op(&self) -> [u64; OP_WORDS] {
+        [0, 1, 2, 3].map(|i: usize| self.op.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
+    }
+}
+
+/// What a probe does when its site is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A kprobe: count and record.
+    Entry,
+    /// The entry of a return probe: arm an instance.
+    Return,
+    /// An instruction that leaves the probed function: count and record a return.
+    ReturnSite,
+    /// A probe of the host's own, for instance on an unwinder or on a system call that must be guarded.
+    Internal,
+}
+
+impl Kind {
+    /// The kind as it is stored.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::Entry => 1,
+            Self::Return => 2,
+            Self::ReturnSite => 3,
+            Self::Internal => 4,
+        }
+    }
+
+    /// The kind that `code` stands for.
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::Entry),
+            2 => Some(Self::Return),
+            3 => Some(Self::ReturnSite),
+            4 => Some(Self::Internal),
+            _ => None,
+        }
+    }
+}
+
+/// One probe at one site.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Probe {
+    /// 1 while registered. A probe whose state is 0 is passed over; it leaves the chain after a grace period.
+    pub state: AtomicU32,
+    /// [`Kind`], as [`Kind::code`].
+    pub kind: AtomicU32,
+    /// Which counters and which event.
+    pub id: AtomicU32,
+    /// The next probe's index + 1, or 0.
+    pub next: AtomicU32,
+    /// Where its fetch program begins, in the host's program area, in bytes.
+    pub code: AtomicU32,
+    /// Length of the fetch program in bytes; 0: count only, record nothing.
+    pub code_length: AtomicU32,
+    /// Return probes: its bit in an instance's mask.
+    pub bit: AtomicU32,
+    /// Return probes: how many instances may be out at once (Linux: `maxactive`).
+    pub maxactive: AtomicU32,
+    /// Flags of the host's own.
+    pub flags: AtomicU32,
+    /// Return probes: how many instances are out now. Written by handlers.
+    pub active: AtomicU32,
+    /// Internal probes: what to do; others: the start of the probed function.
+    pub data: AtomicU64,
+}
+
+impl Probe {
+    /// `state` of a registered probe.
+    pub const REGISTERED: u32 = LIVE;
+
+    /// The probe's kind; `None` for a word that means nothing.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::from_code(self.kind.load(Ordering::Relaxed))
+    }
+}
+
+/// What is counted for a probe.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Counters {
+    /// Times the probe's instruction was reached and the probe ran.
+    pub hits: AtomicU64,
+    /// Times it was reached and the probe could not run (Linux: `nmissed`).
+    pub missed: AtomicU64,
+    /// Events that found no room.
+    pub lost: AtomicU64,
+    /// Return probes: activations that returned.
+    pub returns: AtomicU64,
+    /// Return probes: activations that ended without returning (exception, `longjmp`, thread exit).
+    pub unwound: AtomicU64,
+}
+
+impl Counters {
+    /// Counters at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            hits: zero(),
+            missed: zero(),
+            lost: zero(),
+            returns: zero(),
+            unwound: zero(),
+        }
+    }
+
+    /// Adds one to a counter.
+    pub fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const _: () =
+    assert!(size_of::<Site>() == 128 && size_of::<Probe>() == 64 && size_of::<Counters>() == 64);
