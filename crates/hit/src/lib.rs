@@ -61,6 +61,14 @@ pub enum Next {
     Redirected,
 }
 
+impl Next {
+    /// What two probes at one site come to: redirected when one of them did.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Step { other } else { self }
+    }
+}
+
 /// Why an event is recorded.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause<'a> {

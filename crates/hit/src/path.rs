@@ -51,11 +51,7 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
     let mut next = Next::Step;
     for probe in chain(host, site).filter(|p| live(&p.state)) {
         match probe.kind() {
-            Some(Kind::Internal) => {
-                if host.internal(probe, address, regs) == Next::Redirected {
-                    next = Next::Redirected;
-                }
-            }
+            Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
             Some(kind) => run(host, probe, kind, place.is_some(), regs, &mut returning),
             None => {}
         }

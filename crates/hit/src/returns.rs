@@ -239,10 +239,9 @@ fn for_each_waiting<H: Host>(
         let bit = 1u32
             .checked_shl(probe.bit.load(Ordering::Relaxed))
             .unwrap_or(0);
-        if mask & bit != 0 {
-            if let Some(counters) = host.counters(probe.id.load(Ordering::Relaxed)) {
-                f(probe, counters);
-            }
+        let counters = host.counters(probe.id.load(Ordering::Relaxed));
+        if let (Some(counters), true) = (counters, mask & bit != 0) {
+            f(probe, counters);
         }
     }
 }
