@@ -25,14 +25,11 @@ type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 /// Handles a breakpoint trap.
 pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let address = H::Isa::breakpoint_address(regs);
-    if let Some(index) = host.find(address) {
-        if let Some(site) = host
-            .site(index)
-            .filter(|s| s.address.load(Ordering::Relaxed) == address)
-        {
-            hit(host, site, index, address, regs);
-            return Outcome::Handled;
-        }
+    let known = |site: &&Site| site.address.load(Ordering::Relaxed) == address;
+    let index = host.find(address);
+    if let Some((site, index)) = index.and_then(|i| Some((host.site(i).filter(known)?, i))) {
+        hit(host, site, index, address, regs);
+        return Outcome::Handled;
     }
     if returns::hit(host, address, regs) {
         return Outcome::Handled;
@@ -68,14 +65,7 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
 }
 
 /// One probe of a user's at a site that was hit.
-fn run<H: Host>(
-    host: &H,
-    probe: &Probe,
-    kind: Kind,
-    may_run: bool,
-    regs: &Regs<H>,
-    returning: &mut u32,
-) {
+fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<H>, returning: &mut u32) {
     let Some(counters) = host.counters(probe.id.load(Ordering::Relaxed)) else {
         return;
     };
@@ -86,9 +76,7 @@ fn run<H: Host>(
         Kind::Return => {
             if returns::admit(probe) {
                 Counters::add(&counters.hits);
-                *returning |= 1u32
-                    .checked_shl(probe.bit.load(Ordering::Relaxed))
-                    .unwrap_or(0);
+                *returning |= 1u32.checked_shl(probe.bit.load(Ordering::Relaxed)).unwrap_or(0);
             } else {
                 Counters::add(&counters.missed);
             }
@@ -105,13 +93,7 @@ fn run<H: Host>(
     }
 }
 
-pub(crate) fn record<H: Host>(
-    host: &H,
-    probe: &Probe,
-    counters: &Counters,
-    regs: &Regs<H>,
-    cause: Cause<'_>,
-) {
+pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs: &Regs<H>, cause: Cause<'_>) {
     if probe.code_length.load(Ordering::Relaxed) != 0 && !host.record(probe, regs, cause) {
         Counters::add(&counters.lost);
     }
@@ -126,10 +108,7 @@ fn step<H: Host>(site: &Site, regs: &mut Regs<H>) {
 }
 
 /// The probes at a site.
-pub(crate) fn chain<'h, H: Host>(
-    host: &'h H,
-    site: &Site,
-) -> impl Iterator<Item = &'h Probe> + use<'h, H> {
+pub(crate) fn chain<'h, H: Host>(host: &'h H, site: &Site) -> impl Iterator<Item = &'h Probe> + use<'h, H> {
     let mut next = site.first.load(Ordering::Acquire);
     core::iter::from_fn(move || {
         let probe = host.probe(next.checked_sub(1)?)?;

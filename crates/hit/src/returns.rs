@@ -148,30 +148,19 @@ pub(crate) fn admit(probe: &Probe) -> bool {
 
 /// Takes an instance for a function that was just entered. `mask` holds the bits of the probes that want its return;
 /// when the pool is empty each of them has missed it.
-pub(crate) fn arm<H: Host>(
-    host: &H,
-    site: &Site,
-    index: u64,
-    mask: u32,
-    regs: &<H::Isa as Isa>::Regs,
-) {
+pub(crate) fn arm<H: Host>(host: &H, site: &Site, index: u64, mask: u32, regs: &<H::Isa as Isa>::Regs) {
     let returns = host.returns();
     let slot = H::Isa::return_slot(regs);
     let Some((id, instance)) = returns.take() else {
         return retract(host, site, mask);
     };
     let true_address = host.load(slot);
-    instance
-        .return_address
-        .store(true_address, Ordering::Relaxed);
+    instance.return_address.store(true_address, Ordering::Relaxed);
     instance.slot.store(slot, Ordering::Relaxed);
     instance.owner.store(host.thread(), Ordering::Relaxed);
     instance.site.store(index, Ordering::Relaxed);
     instance.mask.store(mask, Ordering::Relaxed);
-    instance.epoch.store(
-        returns.pool.epoch.load(Ordering::Relaxed),
-        Ordering::Relaxed,
-    );
+    instance.epoch.store(returns.pool.epoch.load(Ordering::Relaxed), Ordering::Relaxed);
     for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
         saved.store(value, Ordering::Relaxed);
     }
@@ -229,16 +218,9 @@ pub(crate) fn hit<H: Host>(host: &H, address: u64, regs: &mut <H::Isa as Isa>::R
 
 /// Calls `f` for each return probe of `site` whose bit is in `mask`, also for those that are being unregistered: their
 /// `active` must come back to zero.
-fn for_each_waiting<H: Host>(
-    host: &H,
-    site: &Site,
-    mask: u32,
-    mut f: impl FnMut(&Probe, &Counters),
-) {
+fn for_each_waiting<H: Host>(host: &H, site: &Site, mask: u32, mut f: impl FnMut(&Probe, &Counters)) {
     for probe in chain(host, site).filter(|p| p.kind() == Some(Kind::Return)) {
-        let bit = 1u32
-            .checked_shl(probe.bit.load(Ordering::Relaxed))
-            .unwrap_or(0);
+        let bit = 1u32.checked_shl(probe.bit.load(Ordering::Relaxed)).unwrap_or(0);
         let counters = host.counters(probe.id.load(Ordering::Relaxed));
         if let (Some(counters), true) = (counters, mask & bit != 0) {
             f(probe, counters);
@@ -278,30 +260,17 @@ impl Walk {
 impl<'a> Returns<'a> {
     /// An unwinder starts at stack pointer `sp`: the true return addresses go back.
     pub fn restore<H: Host>(&self, host: &H, sp: u64, signal: SignalStack) {
-        let walk = Walk {
-            thread: host.thread(),
-            sp,
-            signal,
-        };
+        let walk = Walk { thread: host.thread(), sp, signal };
         self.repeat(|id, instance| {
-            instance.get() == state::ARMED
-                && walk.meets(instance)
-                && self.put_back(host, id, instance)
+            instance.get() == state::ARMED && walk.meets(instance) && self.put_back(host, id, instance)
         });
     }
 
     /// The unwinder, whose frame is at `sp`, goes on in the frame whose canonical frame address is `cfa`.
     pub fn land<H: Host>(&self, host: &H, sp: u64, cfa: u64, signal: SignalStack) {
-        let walk = Walk {
-            thread: host.thread(),
-            sp,
-            signal,
-        };
+        let walk = Walk { thread: host.thread(), sp, signal };
         self.each(|id, instance| {
-            if instance.get() == state::RESTORED
-                && walk.meets(instance)
-                && walk.leaves(instance, cfa)
-            {
+            if instance.get() == state::RESTORED && walk.meets(instance) && walk.leaves(instance, cfa) {
                 self.unwind(host, id, instance);
             }
         });
@@ -310,23 +279,12 @@ impl<'a> Returns<'a> {
 
     /// The unwinder only walked the stack, and returns now with stack pointer `sp`.
     pub fn walked<H: Host>(&self, host: &H, sp: u64, signal: SignalStack) {
-        self.rearm(
-            host,
-            &Walk {
-                thread: host.thread(),
-                sp,
-                signal,
-            },
-        );
+        self.rearm(host, &Walk { thread: host.thread(), sp, signal });
     }
 
     /// `longjmp` from stack pointer `sp` to `target`.
     pub fn jump<H: Host>(&self, host: &H, sp: u64, target: u64, signal: SignalStack) {
-        let walk = Walk {
-            thread: host.thread(),
-            sp,
-            signal,
-        };
+        let walk = Walk { thread: host.thread(), sp, signal };
         if !signal.holds(sp) && target.wrapping_sub(sp) > ONE_STACK {
             return;
         }
@@ -401,12 +359,7 @@ impl<'a> Returns<'a> {
         self.unwound().push(id);
     }
 
-    fn for_each_waiting<H: Host>(
-        &self,
-        host: &H,
-        instance: &Instance,
-        f: impl FnMut(&Probe, &Counters),
-    ) {
+    fn for_each_waiting<H: Host>(&self, host: &H, instance: &Instance, f: impl FnMut(&Probe, &Counters)) {
         let now = self.pool.epoch.load(Ordering::Relaxed);
         let Some(site) = host.site(instance.site.load(Ordering::Relaxed)) else {
             return;
@@ -448,9 +401,7 @@ impl<'a> Returns<'a> {
         let offset = address.checked_sub(self.stubs)?;
         let id = u32::try_from(offset.checked_div(self.stride)?).ok()?;
         let exact = self.stub(id) == address && id < self.free().high_water();
-        exact
-            .then_some(id)
-            .and_then(|id| Some((id, self.instances.get(id as usize)?)))
+        exact.then_some(id).and_then(|id| Some((id, self.instances.get(id as usize)?)))
     }
 
     fn stub(&self, id: u32) -> u64 {

@@ -156,13 +156,7 @@ impl Counters {
     #[must_use]
     pub fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self {
-            hits: zero(),
-            missed: zero(),
-            lost: zero(),
-            returns: zero(),
-            unwound: zero(),
-        }
+        Self { hits: zero(), missed: zero(), lost: zero(), returns: zero(), unwound: zero() }
     }
 
     /// Adds one to a counter.
@@ -177,5 +171,4 @@ impl Default for Counters {
     }
 }
 
-const _: () =
-    assert!(size_of::<Site>() == 128 && size_of::<Probe>() == 64 && size_of::<Counters>() == 64);
+const _: () = assert!(size_of::<Site>() == 128 && size_of::<Probe>() == 64 && size_of::<Counters>() == 64);

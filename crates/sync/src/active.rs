@@ -34,10 +34,7 @@ impl<'a> ActiveSet<'a> {
         if window.iter().any(|w| w.load(Ordering::Relaxed) == id) {
             return None;
         }
-        window.iter().find(|w| {
-            w.compare_exchange(0, id, Ordering::SeqCst, Ordering::Relaxed)
-                .is_ok()
-        })
+        window.iter().find(|w| w.compare_exchange(0, id, Ordering::SeqCst, Ordering::Relaxed).is_ok())
     }
 
     /// Leaves: the place that [`enter`](Self::enter) gave.
@@ -47,10 +44,7 @@ impl<'a> ActiveSet<'a> {
 
     /// The ids in the set, as a snapshot: a grace period has passed when each of them has left once.
     pub fn members(&self) -> impl Iterator<Item = u64> + use<'a> {
-        self.words
-            .iter()
-            .map(|w| w.load(Ordering::SeqCst))
-            .filter(|&id| id != 0)
+        self.words.iter().map(|w| w.load(Ordering::SeqCst)).filter(|&id| id != 0)
     }
 
     fn window(&self, id: u64) -> Option<&'a [AtomicU64]> {

@@ -22,12 +22,7 @@ pub struct FreeList<'a, F> {
 impl<'a, F: Fn(u32) -> Option<&'a AtomicU32>> FreeList<'a, F> {
     /// A list over `capacity` elements. A zeroed `head` and `used` are an unused pool.
     pub fn new(head: &'a AtomicU64, used: &'a AtomicU32, capacity: u32, link: F) -> Self {
-        Self {
-            head,
-            used,
-            capacity,
-            link,
-        }
+        Self { head, used, capacity, link }
     }
 
     /// How many elements were ever handed out: all others were never touched.
@@ -49,10 +44,7 @@ impl<'a, F: Fn(u32) -> Option<&'a AtomicU32>> FreeList<'a, F> {
         loop {
             link.store(low(head), Ordering::Relaxed);
             let new = next_tag(head) | u64::from(index.wrapping_add(1));
-            match self
-                .head
-                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
-            {
+            match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -66,10 +58,7 @@ impl<'a, F: Fn(u32) -> Option<&'a AtomicU32>> FreeList<'a, F> {
             let index = low(head).checked_sub(1)?;
             let next = (self.link)(index)?.load(Ordering::Relaxed);
             let new = next_tag(head) | u64::from(next);
-            match self
-                .head
-                .compare_exchange_weak(head, new, Ordering::Acquire, Ordering::Acquire)
-            {
+            match self.head.compare_exchange_weak(head, new, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(index),
                 Err(now) => head = now,
             }
@@ -79,12 +68,7 @@ impl<'a, F: Fn(u32) -> Option<&'a AtomicU32>> FreeList<'a, F> {
     fn bump(&self) -> Option<u32> {
         let mut used = self.used.load(Ordering::Relaxed);
         while used < self.capacity {
-            match self.used.compare_exchange_weak(
-                used,
-                used + 1,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match self.used.compare_exchange_weak(used, used + 1, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Some(used),
                 Err(now) => used = now,
             }
@@ -114,10 +98,7 @@ mod tests {
         assert_eq!(all, [0, 1, 2, 3]);
         list.push(2);
         list.push(0);
-        assert_eq!(
-            (list.pop(), list.pop(), list.pop()),
-            (Some(0), Some(2), None)
-        );
+        assert_eq!((list.pop(), list.pop(), list.pop()), (Some(0), Some(2), None));
         assert_eq!(list.high_water(), 4);
     }
 

@@ -30,11 +30,7 @@ impl<'a> Ring<'a> {
             0 => 0,
             n => 1 << n.ilog2(),
         };
-        Self {
-            head,
-            tail,
-            data: data.get(..len).unwrap_or(&[]),
-        }
+        Self { head, tail, data: data.get(..len).unwrap_or(&[]) }
     }
 
     /// Appends one record: a tag of 48 bits, and words. False when it does not fit now: count it as lost.
@@ -57,10 +53,7 @@ impl<'a> Ring<'a> {
     /// The share of the ring that is in use, as a pair (used, capacity) of words.
     #[must_use]
     pub fn fill(&self) -> (u64, u64) {
-        let (head, tail) = (
-            self.head.load(Ordering::Relaxed),
-            self.tail.load(Ordering::Relaxed),
-        );
+        let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
         (head.wrapping_sub(tail), self.data.len() as u64)
     }
 
@@ -71,12 +64,7 @@ impl<'a> Ring<'a> {
             if head.wrapping_sub(tail).saturating_add(len) > self.data.len() as u64 {
                 return None;
             }
-            match self.head.compare_exchange_weak(
-                head,
-                head.wrapping_add(len),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match self.head.compare_exchange_weak(head, head.wrapping_add(len), Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Some(head),
                 Err(now) => head = now,
             }

@@ -28,10 +28,7 @@ impl Bucket {
     /// An empty bucket.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            key: AtomicU64::new(0),
-            value: AtomicU64::new(0),
-        }
+        Self { key: AtomicU64::new(0), value: AtomicU64::new(0) }
     }
 }
 
@@ -55,9 +52,7 @@ impl<'a> Table<'a> {
             0 => 0,
             n => 1 << n.ilog2(),
         };
-        Self {
-            buckets: buckets.get(..len).unwrap_or(&[]),
-        }
+        Self { buckets: buckets.get(..len).unwrap_or(&[]) }
     }
 
     /// The value stored under `key`. Safe in trap context; at most one pass over the buckets.
@@ -83,9 +78,7 @@ impl<'a> Table<'a> {
             return None;
         }
         self.sequence(key).find(|&i| {
-            self.buckets
-                .get(i)
-                .is_some_and(|b| matches!(b.key.load(Ordering::Relaxed), k if k == 0 || k == key))
+            self.buckets.get(i).is_some_and(|b| matches!(b.key.load(Ordering::Relaxed), k if k == 0 || k == key))
         })
     }
 

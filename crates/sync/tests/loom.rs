@@ -28,21 +28,12 @@ fn a_reader_finds_nothing_or_the_whole_entry() {
 #[test]
 fn no_element_is_out_twice() {
     loom::model(|| {
-        let state = Arc::new((
-            AtomicU64::new(0),
-            AtomicU32::new(0),
-            [AtomicU32::new(0), AtomicU32::new(0)],
-        ));
+        let state = Arc::new((AtomicU64::new(0), AtomicU32::new(0), [AtomicU32::new(0), AtomicU32::new(0)]));
         let owner: Arc<[AtomicU32; 2]> = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-        let run = |state: Arc<(AtomicU64, AtomicU32, [AtomicU32; 2])>,
-                   owner: Arc<[AtomicU32; 2]>| {
+        let run = |state: Arc<(AtomicU64, AtomicU32, [AtomicU32; 2])>, owner: Arc<[AtomicU32; 2]>| {
             let list = FreeList::new(&state.0, &state.1, 2, |i| state.2.get(i as usize));
             if let Some(i) = list.pop() {
-                assert_eq!(
-                    owner[i as usize].swap(1, Ordering::AcqRel),
-                    0,
-                    "handed out twice"
-                );
+                assert_eq!(owner[i as usize].swap(1, Ordering::AcqRel), 0, "handed out twice");
                 owner[i as usize].store(0, Ordering::Release);
                 list.push(i);
             }
@@ -59,11 +50,8 @@ fn no_element_is_out_twice() {
 #[test]
 fn records_are_whole_or_absent() {
     loom::model(|| {
-        let words: Arc<(AtomicU64, AtomicU64, Vec<AtomicU64>)> = Arc::new((
-            AtomicU64::new(0),
-            AtomicU64::new(0),
-            (0..4).map(|_| AtomicU64::new(0)).collect(),
-        ));
+        let words: Arc<(AtomicU64, AtomicU64, Vec<AtomicU64>)> =
+            Arc::new((AtomicU64::new(0), AtomicU64::new(0), (0..4).map(|_| AtomicU64::new(0)).collect()));
         let producers: Vec<_> = (1..=2u64)
             .map(|k| {
                 let w = words.clone();
@@ -80,11 +68,7 @@ fn records_are_whole_or_absent() {
             }
         };
         take();
-        let pushed = producers
-            .into_iter()
-            .map(|p| p.join().unwrap())
-            .filter(|&ok| ok)
-            .count();
+        let pushed = producers.into_iter().map(|p| p.join().unwrap()).filter(|&ok| ok).count();
         take();
         take();
         assert_eq!(seen, pushed);
