@@ -1,1 +1,21 @@
-//! To be written.
+//! The live processor, as trap context sees it.
+//!
+//! One folder for each `target_arch`, with the same files and the same names; the contract is this list, and callers
+//! use only what is re-exported here:
+//!
+//! | Item | Meaning |
+//! |---|---|
+//! | [`syscall`] | a raw Linux system call: no libc, no `errno`, the kernel's own return value |
+//! | [`nr`] | system call numbers that the agent uses |
+//! | [`now`] | a time stamp counter and the processor it was read on |
+//! | [`SignalFrame`] | the interrupted registers, signal mask and signal stack in a signal handler |
+//! | [`thread_word`] | a word of the C library's thread control block |
+//! | [`restorer`] | `rt_sigreturn`, for `SA_RESTORER` |
+
+#![no_std]
+
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64/mod.rs"]
+mod imp;
+
+pub use imp::{SignalFrame, now, nr, restorer, syscall, thread_word};

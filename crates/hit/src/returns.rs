@@ -93,6 +93,13 @@ impl Instance {
     }
 }
 
+/// Offset of an instance's state, for a control that works from outside.
+pub const STATE_OFFSET: usize = core::mem::offset_of!(Instance, state);
+/// The state of an instance whose stub stands in its slot.
+pub const STATE_ARMED: u32 = state::ARMED;
+/// The state of an instance whose slot holds the true return address for now.
+pub const STATE_RESTORED: u32 = state::RESTORED;
+
 /// Words that the pool needs besides its instances. Zeroed words are an unused pool.
 #[repr(C)]
 #[derive(Debug)]
@@ -105,6 +112,11 @@ pub struct Pool {
     keep_unwound: AtomicU32,
     /// Counts the times that control began anew: probes of an earlier time are gone, their instances only go home.
     pub epoch: AtomicU32,
+}
+
+impl Pool {
+    /// Offset of the number of instances that were ever used, for a control that works from outside.
+    pub const USED_OFFSET: usize = core::mem::offset_of!(Pool, used);
 }
 
 /// A stack that the kernel switched to for a signal handler: `[low, high)`; empty when there is none.

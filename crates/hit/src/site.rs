@@ -10,7 +10,7 @@
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 
 /// Words of a prepared operation.
-pub const OP_WORDS: usize = 4;
+pub const OP_WORDS: usize = 2;
 /// Bytes kept of the displaced instruction.
 pub const ORIGINAL_BYTES: usize = 16;
 
@@ -54,7 +54,7 @@ impl Site {
     /// The operation's words.
     #[must_use]
     pub fn op(&self) -> [u64; OP_WORDS] {
-        [0, 1, 2, 3].map(|i: usize| self.op.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
+        core::array::from_fn(|i| self.op.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
     }
 }
 
@@ -171,4 +171,4 @@ impl Default for Counters {
     }
 }
 
-const _: () = assert!(size_of::<Site>() == 128 && size_of::<Probe>() == 64 && size_of::<Counters>() == 64);
+const _: () = assert!(size_of::<Site>() == 64 && size_of::<Probe>() == 64 && size_of::<Counters>() == 64);

@@ -93,11 +93,17 @@ impl<'a> Table<'a> {
         true
     }
 
+    /// Where the sequence of buckets for `key` begins, before it is masked to the table's length.
+    #[must_use]
+    pub fn start(key: u64) -> usize {
+        hash(key)
+    }
+
     /// The bucket indices to try for `key`, each at most once.
     fn sequence(&self, key: u64) -> impl Iterator<Item = usize> + use<> {
         let mask = self.buckets.len().wrapping_sub(1);
         let len = self.buckets.len();
-        let start = hash(key);
+        let start = Self::start(key);
         (0..len).map(move |i| start.wrapping_add(i) & mask)
     }
 }

@@ -1,0 +1,106 @@
+//! The signal frame: what the kernel saved of the interrupted thread, and restores when the handler returns.
+//!
+//! Layout: `struct ucontext` and `struct sigcontext_64` in Linux `arch/x86/include/uapi/asm/{ucontext,sigcontext}.h`.
+
+use isa::x86::Regs;
+
+/// Offset of the registers in `struct ucontext`.
+const REGISTERS: usize = 40;
+/// Offset of `uc_stack` (pointer, flags, size).
+const STACK: usize = 16;
+/// Offset of `uc_sigmask`.
+const MASK: usize = 296;
+/// Words from the first register to the last that is used here.
+const WORDS: usize = 18;
+
+/// Where each general register, in hardware numbering, stands among the frame's words.
+const ORDER: [usize; 16] = [13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7];
+const RIP: usize = 16;
+const FLAGS: usize = 17;
+
+/// A view of the signal frame of a running handler.
+///
+/// # Invariants
+///
+/// `context` points to the `struct ucontext` that the kernel made for the handler that holds this value, and nobody
+/// else refers to it while the handler runs.
+#[derive(Debug)]
+pub struct SignalFrame {
+    context: *mut u8,
+}
+
+impl SignalFrame {
+    /// Takes the third argument of an `SA_SIGINFO` handler.
+    ///
+    /// # Safety
+    ///
+    /// `context` must be that argument, of a handler that is running now, and no other `SignalFrame` of it may exist.
+    #[must_use]
+    pub unsafe fn new(context: *mut u8) -> Self {
+        // INVARIANT: the caller's promise.
+        Self { context }
+    }
+
+    /// The interrupted registers.
+    #[must_use]
+    pub fn registers(&self) -> Regs {
+        let words = self.words();
+        let gpr = ORDER.map(|at| words[at]);
+        Regs { gpr, rip: words[RIP], flags: words[FLAGS] }
+    }
+
+    /// Changes what the thread goes on with.
+    pub fn set_registers(&mut self, regs: &Regs) {
+        let words = self.words_mut();
+        for (at, value) in ORDER.iter().zip(regs.gpr) {
+            words[*at] = value;
+        }
+        words[RIP] = regs.rip;
+        words[FLAGS] = regs.flags;
+    }
+
+    /// The signal mask that is installed when the handler returns.
+    #[must_use]
+    pub fn mask(&self) -> u64 {
+        // SAFETY: by the type's invariant the frame is whole; `uc_sigmask` is an aligned word inside it.
+        unsafe { self.context.add(MASK).cast::<u64>().read() }
+    }
+
+    /// Changes the mask that is installed when the handler returns.
+    pub fn set_mask(&mut self, mask: u64) {
+        // SAFETY: as in `mask`; `&mut self` makes this the only access.
+        unsafe { self.context.add(MASK).cast::<u64>().write(mask) }
+    }
+
+    /// The thread's alternate signal stack as (lowest address, one past the highest); an empty range if it has none.
+    #[must_use]
+    pub fn signal_stack(&self) -> (u64, u64) {
+        const SS_DISABLE: u64 = 2;
+        // SAFETY: by the type's invariant the frame is whole; `uc_stack` is three aligned words inside it.
+        let [low, flags, size] = unsafe { self.context.add(STACK).cast::<[u64; 3]>().read() };
+        if flags & SS_DISABLE != 0 { (0, 0) } else { (low, low.saturating_add(size)) }
+    }
+
+    fn words(&self) -> &[u64; WORDS] {
+        // SAFETY: by the type's invariant the frame is whole: its registers are WORDS aligned words, and nobody else
+        // writes them while `self` is borrowed.
+        unsafe { &*self.context.add(REGISTERS).cast::<[u64; WORDS]>() }
+    }
+
+    fn words_mut(&mut self) -> &mut [u64; WORDS] {
+        // SAFETY: as in `words`, and `&mut self` makes this the only reference.
+        unsafe { &mut *self.context.add(REGISTERS).cast::<[u64; WORDS]>() }
+    }
+}
+
+/// Returns from a signal handler: the `sa_restorer` of a handler that has no libc.
+///
+/// The kernel has put its address where the handler's return address is; the frame begins right above.
+///
+/// # Safety
+///
+/// Not to be called: only a signal handler may return to it.
+#[unsafe(naked)]
+pub unsafe extern "C" fn restorer() {
+    core::arch::naked_asm!("mov eax, 15", "syscall", "ud2")
+}

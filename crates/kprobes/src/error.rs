@@ -1,0 +1,89 @@
+//! Why a probe was not registered.
+
+use alloc::string::String;
+
+/// A refusal, or a failure of the host's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The address is not code that the host knows.
+    #[error("{address:#x} is not in the program's code: nothing executable that comes from a file is mapped there")]
+    NotText {
+        /// The address.
+        address: u64,
+    },
+    /// No function is known to hold the address, so no instruction boundary can be proved.
+    #[error(
+        "no function is known around {address:#x} (no symbol, no unwind information), so it cannot be proved that an \
+         instruction begins there"
+    )]
+    UnknownFunction {
+        /// The address.
+        address: u64,
+    },
+    /// The address is inside an instruction.
+    #[error(
+        "{address:#x} is inside the instruction at {instruction:#x}; the next instruction begins at {next:#x}",
+        instruction = .before, next = .after
+    )]
+    NotBoundary {
+        /// The address.
+        address: u64,
+        /// Where the instruction begins.
+        before: u64,
+        /// Where the next one begins.
+        after: u64,
+    },
+    /// The address is in the engine's own code or data.
+    #[error("{address:#x} is part of kprobes itself: a probe there would hit itself")]
+    Ours {
+        /// The address.
+        address: u64,
+    },
+    /// A breakpoint of somebody else's stands there.
+    #[error("a breakpoint that is not ours stands at {address:#x} (a debugger's?): remove it first")]
+    ForeignBreakpoint {
+        /// The address.
+        address: u64,
+    },
+    /// The instruction cannot be displaced.
+    #[error("the instruction at {address:#x} cannot be probed: {why}")]
+    Refused {
+        /// The address.
+        address: u64,
+        /// The rule.
+        why: String,
+    },
+    /// A return probe that cannot see the returns.
+    #[error("the returns of the function at {address:#x} cannot be probed: {why}")]
+    NoReturns {
+        /// The address.
+        address: u64,
+        /// The reason.
+        why: String,
+    },
+    /// A return probe that is not at a function's first instruction.
+    #[error("{address:#x} is not the first instruction of a function ({function:#x} is): a return probe begins there")]
+    NotEntry {
+        /// The address.
+        address: u64,
+        /// The function's start.
+        function: u64,
+    },
+    /// More return probes at one address than an instance can keep apart.
+    #[error("more than 32 return probes at {address:#x}")]
+    TooManyReturns {
+        /// The address.
+        address: u64,
+    },
+    /// A table is full.
+    #[error("no room for more {what} ({limit})")]
+    Full {
+        /// Which.
+        what: &'static str,
+        /// How many there can be.
+        limit: usize,
+    },
+    /// The host could not do it.
+    #[error("{0}")]
+    Host(String),
+}

@@ -1,0 +1,30 @@
+//! How a probe sits at its address.
+
+use alloc::string::String;
+use core::fmt;
+
+/// How the displaced instruction takes its effect, and why not by something faster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// A breakpoint; the handler executes the instruction's effect itself.
+    Emulated,
+    /// A breakpoint; the instruction runs in a copy that jumps back.
+    Boosted,
+    /// As above, at each instruction that leaves the function: how many, and why the return address is not replaced.
+    ReturnSites(usize, String),
+    /// As at the entry; the return address is replaced by a stub.
+    ReturnStub,
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Emulated => f.write_str("breakpoint, emulated"),
+            Self::Boosted => f.write_str("breakpoint, boosted"),
+            Self::ReturnStub => f.write_str("breakpoint at the entry, return stub"),
+            Self::ReturnSites(n, why) => {
+                write!(f, "breakpoint at {n} return site{}: {why}", if *n == 1 { "" } else { "s" })
+            }
+        }
+    }
+}
