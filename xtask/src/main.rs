@@ -1,2 +1,44 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask VERB`: everything a contributor, and CI, does with this repository.
+
+#![forbid(unsafe_code)]
+
+mod ci;
+mod layering;
+mod setup;
+mod shell;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  setup           install what the tests need; says which tests will be skipped without it
+  test [--slow]   setup, then all tests (with --slow also those that take more than a minute)
+  layering        check the dependency directions and the rules of the source tree
+  ci              what CI runs: formatting, lints, documentation, layering, tests";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        ["setup"] => {
+            setup::run();
+            Ok(())
+        }
+        ["test"] => ci::test(false),
+        ["test", "--slow"] => ci::test(true),
+        ["layering"] => layering::run(),
+        ["ci"] => ci::run(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,2 +1,35 @@
-//! To be written.
-fn main() {}
+//! `kprobe`: traces any instruction of an unmodified, running program.
+//!
+//! Thin: what it does is in the libraries. Here are the command line ([`args`]), the three commands, and the output.
+
+mod args;
+mod check;
+mod definitions;
+mod list;
+mod output;
+mod progress;
+mod report;
+mod status;
+mod trace;
+
+use args::{Args, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// The agent that is mapped into targets.
+static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.so"));
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Trace(args) => trace::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Check(args) => check::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            status::say(&format!("{error:#}"));
+            ExitCode::from(if error.is::<status::Usage>() { status::USAGE } else { status::FAILURE })
+        }
+    }
+}

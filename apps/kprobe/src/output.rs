@@ -1,0 +1,149 @@
+//! Where the trace goes, and how events look.
+
+use crate::args::Format;
+use anyhow::{Context, Result};
+use events::{Definition, Line, Location, Program, Schema, Site, Value, compile, decode, write_json, write_text};
+use host_process::control::{Clock, Objects, Record};
+use std::fs::File;
+use std::io::{BufWriter, Write, stderr};
+use std::path::Path;
+
+/// Records younger than this (in counts of the time stamp counter, about a millisecond) wait for their elders.
+const SETTLE: u64 = 3_000_000;
+
+/// The trace's output.
+pub(crate) struct Output {
+    writer: BufWriter<Box<dyn Write>>,
+    format: Format,
+    events: Vec<Event>,
+    waiting: Vec<Record>,
+    printed: u64,
+    limit: u64,
+}
+
+struct Event {
+    name: String,
+    group: String,
+    schema: Schema,
+}
+
+/// Symbols are not needed to know an argument's type.
+struct NoSymbols;
+
+impl events::Resolve for NoSymbols {
+    fn symbol(&self, _: Option<&str>, _: &str) -> Option<u64> {
+        Some(0)
+    }
+
+    fn file_offset(&self, _: u64) -> Option<u64> {
+        Some(0)
+    }
+}
+
+impl Output {
+    pub(crate) fn new(
+        path: Option<&Path>,
+        format: Format,
+        definitions: &[Definition],
+        limit: Option<u64>,
+    ) -> Result<Self> {
+        let writer: Box<dyn Write> = match path {
+            Some(path) => {
+                Box::new(File::create(path).with_context(|| format!("cannot write the trace to {}", path.display()))?)
+            }
+            None => Box::new(stderr()),
+        };
+        let event = |d: &Definition| {
+            let Program { schema, .. } = compile(d, &NoSymbols).map_err(|e| crate::status::Usage(e.to_string()))?;
+            Ok(Event { name: d.event_name(), group: d.group_name(), schema })
+        };
+        let events = definitions.iter().map(event).collect::<Result<Vec<_>>>()?;
+        let limit = limit.unwrap_or(u64::MAX);
+        Ok(Self { writer: BufWriter::new(writer), format, events, waiting: Vec::new(), printed: 0, limit })
+    }
+
+    /// Name and group of an event.
+    pub(crate) fn event(&self, index: usize) -> (&str, &str) {
+        self.events.get(index).map_or(("", ""), |e| (&e.name, &e.group))
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether as many events were printed as were wanted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.printed >= self.limit
+    }
+
+    /// Takes records in; prints those that no older one can follow any more, in the order of time.
+    pub(crate) fn records(&mut self, records: Vec<Record>, clock: &Clock, last: bool) -> Result<()> {
+        self.waiting.extend(records);
+        self.waiting.sort_by_key(|r| r.time);
+        let settled = Clock::counter().saturating_sub(SETTLE);
+        let ready = if last { self.waiting.len() } else { self.waiting.partition_point(|r| r.time < settled) };
+        let ready: Vec<Record> = self.waiting.drain(..ready).collect();
+        for record in &ready {
+            if !self.is_full() {
+                self.record(record, clock)?;
+            }
+        }
+        if !ready.is_empty() { self.flush() } else { Ok(()) }
+    }
+
+    fn record(&mut self, record: &Record, clock: &Clock) -> Result<()> {
+        let Some(event) = self.events.get(record.event) else { return Ok(()) };
+        let values = decode(&event.schema, &record.payload);
+        let values: Vec<(&str, Value)> = event.schema.fields.iter().map(|f| f.name.as_str()).zip(values).collect();
+        let at = |address: u64| record.objects.symbolize(address);
+        let (place, caller) = (at(record.address), at(record.caller));
+        let site = Located(record.address, place.as_ref()).site();
+        let location = if record.is_return {
+            Location::Return { caller: Located(record.caller, caller.as_ref()).site(), function: site }
+        } else {
+            Location::Entry(site)
+        };
+        let line = Line {
+            comm: &record.comm,
+            tid: record.tid.cast_unsigned(),
+            pid: record.pid.cast_unsigned(),
+            cpu: record.cpu,
+            time_ns: clock.nanoseconds(record.time),
+            event: &event.name,
+            group: &event.group,
+            location,
+            values: &values,
+        };
+        let symbolize = |address: u64| symbol_text(&record.objects, address);
+        let text = match self.format {
+            Format::Text => write_text(&line, &symbolize),
+            Format::Jsonl => write_json(&line, &symbolize),
+        };
+        self.printed += 1;
+        self.line(text.trim_end_matches('\n'))
+    }
+
+    /// Prints a line.
+    pub(crate) fn line(&mut self, text: &str) -> Result<()> {
+        writeln!(self.writer, "{text}").context("cannot write the trace")
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.writer.flush().context("cannot write the trace")
+    }
+}
+
+/// An address and its symbol (name, offset, size).
+struct Located<'a>(u64, Option<&'a (String, u64, u64)>);
+
+impl<'a> Located<'a> {
+    fn site(&self) -> Site<'a> {
+        let symbol = self.1.map(|(name, _, _)| name.as_str());
+        let (offset, size) = self.1.map_or((0, None), |&(_, offset, size)| (offset, Some(size)));
+        Site { addr: self.0, symbol, offset, size }
+    }
+}
+
+fn symbol_text(objects: &Objects, address: u64) -> Option<String> {
+    objects.symbolize(address).map(|(name, offset, size)| format!("{name}+{offset:#x}/{size:#x}"))
+}

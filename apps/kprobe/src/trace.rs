@@ -1,0 +1,233 @@
+//! `kprobe trace`.
+
+use crate::args::TraceArgs;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::status::{FAILURE, SIGNAL, say};
+use crate::{definitions, report};
+use anyhow::{Result, bail};
+use events::Definition;
+use host_process::control::{HostError, Image, Notice, Options, Trace};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the tool sleeps when nothing happens.
+const IDLE: Duration = Duration::from_millis(10);
+/// What waits longer than this is said.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a command may take to end by the same Ctrl-C that ended the trace.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+struct Run<'a> {
+    args: &'a TraceArgs,
+    definitions: Vec<Definition>,
+    output: Output,
+    trace: Trace,
+    child: Option<Child>,
+    ended: Option<ExitStatus>,
+    interrupted: Arc<AtomicBool>,
+    start: Instant,
+    told_waiting: bool,
+    /// The first error; the trace stops there, the target does not.
+    failed: Option<anyhow::Error>,
+}
+
+/// Runs a trace; the exit status.
+pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
+    let definitions = definitions::read(&args.events)?;
+    let output = Output::new(args.output.as_deref(), args.format, &definitions, args.max_events)?;
+    let options = Options { follow: args.follow, count: args.count };
+    let trace = Trace::new(Image::parse(crate::AGENT)?, definitions.clone(), options);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
+    let mut run = Run {
+        args,
+        definitions,
+        output,
+        trace,
+        child: None,
+        ended: None,
+        interrupted,
+        start: Instant::now(),
+        told_waiting: false,
+        failed: None,
+    };
+    run.begin()?;
+    run.follow();
+    run.end()
+}
+
+impl Run<'_> {
+    fn begin(&mut self) -> Result<()> {
+        match self.args.pid {
+            Some(pid) => {
+                let _progress = Progress::new(format!("placing {} probes in process {pid} …", self.definitions.len()));
+                self.trace.attach(pid)?;
+            }
+            None => {
+                let _progress = Progress::new("starting the command and placing probes …".into());
+                self.child = Some(self.trace.launch(&self.args.command)?);
+            }
+        }
+        let notices = self.trace.take_notices();
+        if let Some(why) = self.refusals(&notices) {
+            self.abandon();
+            bail!(why);
+        }
+        self.say_all(notices);
+        Ok(())
+    }
+
+    /// The events that cannot be placed, if there are any.
+    fn refusals(&self, notices: &[Notice]) -> Option<String> {
+        let refusal = |n: &Notice| match n {
+            Notice::Failed { event, why, .. } => Some(format!("{}: {why}", self.output.event(*event).0)),
+            Notice::Note(_) => None,
+        };
+        let all: Vec<String> = notices.iter().filter_map(refusal).collect();
+        (!all.is_empty()).then(|| all.join("\n"))
+    }
+
+    /// Nothing is traced: a command that we started ends before it has done anything, a process goes on.
+    fn abandon(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = self.trace.detach();
+    }
+
+    fn say_all(&self, notices: Vec<Notice>) {
+        for notice in notices {
+            match notice {
+                Notice::Note(text) => say(&text),
+                Notice::Failed { event, pid, why } => {
+                    say(&format!("{}: not placed in process {pid}: {why}", self.output.event(event).0));
+                }
+            }
+        }
+    }
+
+    /// Prints what comes until there is a reason to stop.
+    fn follow(&mut self) {
+        let end = self.args.duration.map(|s| self.start + Duration::from_secs_f64(s));
+        while self.failed.is_none() {
+            self.trace.wait(IDLE);
+            self.reap();
+            if let Err(error) = self.step() {
+                self.failed = Some(error);
+            }
+            let over = end.is_some_and(|e| Instant::now() >= e);
+            let idle = !self.trace.is_active() && self.child.is_none();
+            if idle || over || self.interrupted.load(Ordering::Relaxed) || self.output.is_full() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let first_program = self.start.elapsed();
+        self.trace.service()?;
+        let notices = self.trace.take_notices();
+        if !self.args.follow
+            && let (Some(why), Some(_)) = (self.refusals(&notices), self.child.as_ref())
+        {
+            // Found out when the program's libraries were mapped, before its first instruction.
+            self.abandon();
+            self.child = None;
+            bail!(why);
+        }
+        self.say_all(notices);
+        let records = self.trace.take_records();
+        self.output.records(records, &self.trace.clock, false)?;
+        if !self.told_waiting && first_program > PATIENCE {
+            self.told_waiting = true;
+            self.tell_waiting();
+        }
+        Ok(())
+    }
+
+    fn tell_waiting(&self) {
+        for (event, object) in self.trace.pending() {
+            say(&format!("{}: waiting for {object} to be loaded", self.output.event(event).0));
+        }
+    }
+
+    /// Has the command ended?
+    fn reap(&mut self) {
+        if let Some(child) = &mut self.child
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            self.ended = Some(status);
+            self.child = None;
+        }
+    }
+
+    /// Takes the probes out, prints the rest and the summary, and waits for the command.
+    fn end(mut self) -> Result<u8> {
+        let tallies_before = {
+            let _progress = Progress::new("removing the probes …".into());
+            let placed = self.trace.tallies();
+            match self.trace.detach() {
+                Ok(()) | Err(HostError::Gone { .. }) => {}
+                Err(error) => say(&format!("the probes could not be removed everywhere: {error}")),
+            }
+            placed
+        };
+        if self.failed.is_none()
+            && let Err(error) = self.print_rest(tallies_before)
+        {
+            self.failed = Some(error);
+        }
+        let status = self.wait_for_command();
+        match self.failed {
+            Some(error) => {
+                say(&format!("{error:#}; the trace ends here, the program was left alone"));
+                Ok(FAILURE)
+            }
+            None => Ok(status),
+        }
+    }
+
+    fn print_rest(&mut self, placed: Vec<host_process::control::Tally>) -> Result<()> {
+        let records = self.trace.take_records();
+        self.output.records(records, &self.trace.clock, true)?;
+        let mut tallies = self.trace.tallies();
+        for (tally, before) in tallies.iter_mut().zip(placed) {
+            tally.placed = before.placed;
+        }
+        self.say_all(Vec::new());
+        report::summary(&mut self.output, &self.definitions, &tallies)
+    }
+
+    fn wait_for_command(&mut self) -> u8 {
+        if self.interrupted.load(Ordering::Relaxed) {
+            let end = Instant::now() + LAST_WORDS;
+            while self.child.is_some() && Instant::now() < end {
+                std::thread::sleep(IDLE);
+                self.reap();
+            }
+            if self.child.is_some() {
+                return SIGNAL + SIGINT as u8;
+            }
+        }
+        if let Some(child) = &mut self.child {
+            self.ended = child.wait().ok();
+        }
+        self.ended.map_or(0, code)
+    }
+}
+
+fn code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code as u8,
+        (None, Some(signal)) => SIGNAL.saturating_add(signal as u8),
+        (None, None) => FAILURE,
+    }
+}

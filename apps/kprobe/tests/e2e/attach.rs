@@ -1,0 +1,125 @@
+//! Attaching to, and leaving, a busy multi-threaded program.
+
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::memory::changed_text;
+use crate::harness::run::wait_until;
+use crate::harness::{Target, Tracer, counts, need, program, run, skipped};
+
+/// Attaches to a busy program and detaches from it, `cycles` times; then its text must be as it was and its checks hold.
+fn cycles(name: &str, cycles: u32, probes: &[&str]) {
+    let path = need!(program(name));
+    let target = Target::start(&path, &["4"]);
+    let mut hits = 0;
+    for cycle in 0..cycles {
+        let tracer = Tracer::attach(&target, &["-c"], probes, &["work"]);
+        std::thread::sleep(Duration::from_millis(u64::from(cycle % 10)));
+        let trace = tracer.interrupt();
+        assert_eq!(trace.run.status, 0, "cycle {cycle}: {}", trace.run.stderr);
+        assert_eq!(changed_text(target.pid()), [], "cycle {cycle}: the text is not what it was");
+        hits += trace.summary("work").hits;
+    }
+    let finished = target.finish();
+    assert_eq!(finished.status, 0, "{}{}", finished.stdout, finished.stderr);
+    assert!(finished.stdout.contains("faults=0\n"), "{}", finished.stdout);
+    assert!(hits > 0, "no probe was hit in any cycle");
+    assert!(hits <= counts("calls", &finished.stdout)["work"]);
+}
+
+const HEAP_AND_OWN: &[&str] = &["p:work work", "p:malloc libc.so.6:malloc", "p:free libc.so.6:free"];
+
+#[test]
+fn the_comparison_of_text_notices_one_byte() {
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["1"]);
+    let site = target.site("main");
+    assert_eq!(changed_text(target.pid()), []);
+    assert!(!site.is_patched());
+    let memory = std::fs::OpenOptions::new().write(true).open(format!("/proc/{}/mem", target.pid()));
+    let memory = memory.expect("a child's memory can be opened");
+    memory.write_all_at(&[0xcc], site.address()).expect("a child's text can be written");
+    assert!(site.is_patched());
+    assert_eq!(changed_text(target.pid()).len(), 1);
+    assert!(target.finish().stdout.contains("faults=0\n"));
+}
+
+#[test]
+fn a_hundred_cycles_leave_a_busy_program_unharmed() {
+    cycles("churn", 100, HEAP_AND_OWN);
+}
+
+#[test]
+fn cycles_leave_a_static_program_unharmed() {
+    cycles("churn.static", 10, &["p:work work", "p:malloc malloc", "p:free free"]);
+}
+
+#[test]
+fn cycles_leave_a_musl_program_unharmed() {
+    cycles("churn.musl", 10, &["p:work work", "p:malloc libc.so:malloc", "p:free libc.so:free"]);
+}
+
+#[test]
+fn cycles_with_return_probes_leave_a_busy_program_unharmed() {
+    cycles("churn", 20, &["r:work work", "r64:malloc libc.so.6:malloc", "r64:free libc.so.6:free"]);
+}
+
+#[test]
+fn ctrl_c_detaches_and_the_target_runs_on() {
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["2"]);
+    let trace = Tracer::count(&target, &["work"]).interrupt();
+    assert_eq!(trace.run.status, 0, "{}", trace.run.stderr);
+    assert!(!target.is_probed("work"));
+    assert!(target.finish().stdout.contains("faults=0\n"));
+}
+
+#[test]
+fn the_duration_ends_an_attached_trace() {
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["2"]);
+    let trace = Tracer::attach(&target, &["-c", "--duration", "1"], &["p:work work"], &["work"]).finish();
+    assert_eq!(trace.run.status, 0, "{}", trace.run.stderr);
+    assert!(trace.summary("work").hits > 0);
+    assert!(!target.is_probed("work"));
+    assert!(target.finish().stdout.contains("faults=0\n"));
+}
+
+#[test]
+fn a_killed_tool_leaves_the_target_running() {
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["2"]);
+    drop(Tracer::count(&target, &["work"]));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(target.finish().stdout.contains("faults=0\n"));
+}
+
+#[test]
+fn the_next_tool_takes_over_from_a_killed_one() {
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["2"]);
+    drop(Tracer::count(&target, &["work"]));
+    let trace = Tracer::attach(&target, &["-c", "--duration", "1"], &["p:work work"], &["work"]).finish();
+    assert_eq!(trace.run.status, 0, "{}", trace.run.stderr);
+    assert!(trace.summary("work").hits > 0);
+    wait_until("the probe is removed", || !target.is_probed("work"));
+    assert_eq!(changed_text(target.pid()), []);
+    assert!(target.finish().stdout.contains("faults=0\n"));
+}
+
+#[test]
+fn strace_may_watch_a_program_while_its_probes_are_hit() {
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["2"]);
+    let tracer = Tracer::count(&target, &["work"]);
+    let mut strace = Command::new("timeout");
+    strace.args(["--signal=INT", "0.5", "strace", "-f", "-o", "/dev/null", "-p"]).arg(target.pid().to_string());
+    let watched = run(strace);
+    if watched.status == 127 {
+        skipped("strace is not installed");
+    }
+    assert!(tracer.interrupt().summary("work").hits > 0);
+    let finished = target.finish();
+    assert_eq!(finished.status, 0, "{}{}", finished.stdout, finished.stderr);
+}

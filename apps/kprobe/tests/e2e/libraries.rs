@@ -1,0 +1,60 @@
+//! Libraries that are loaded later, unloaded, and loaded again.
+
+use std::path::Path;
+
+use crate::harness::trace::{assert_same_run, bare, command};
+use crate::harness::{counts, need, program, python, trace};
+
+/// Loads the plugin `times` times with a probe on its function that waits for it.
+fn waits_for(loader: &str, plugin: &str, times: &str, options: &[&str], probe: &str) {
+    let (loader, plugin) = (need!(program(loader)), need!(program(plugin)));
+    let command = command(&loader, &[plugin.to_str().expect("a plain path"), times]);
+    let alone = bare(&command);
+    let trace = trace(options, &[probe], &command);
+    assert_same_run(&alone, &trace.run);
+    assert_eq!(trace.summary("plug").hits, counts("calls", &alone.stdout)["plug"], "{:?}", trace.summaries);
+}
+
+#[test]
+fn the_constructor_of_a_library_loaded_later_is_probed() {
+    waits_for("loader", "plugin.so", "1", &["-c"], "p:plug plugin.so:plug");
+}
+
+#[test]
+fn the_constructor_of_a_library_loaded_later_is_probed_with_musl() {
+    waits_for("loader.musl", "plugin.musl.so", "1", &["-c"], "p:plug plugin.musl.so:plug");
+}
+
+#[test]
+fn a_library_loaded_again_is_probed_again() {
+    waits_for("loader", "plugin.so", "5", &["-c"], "p:plug plugin.so:plug");
+}
+
+#[test]
+fn a_library_loaded_again_is_probed_again_with_musl() {
+    waits_for("loader.musl", "plugin.musl.so", "5", &["-c"], "p:plug plugin.musl.so:plug");
+}
+
+#[test]
+fn a_library_loaded_again_is_probed_again_on_return() {
+    waits_for("loader", "plugin.so", "5", &["-c"], "r:plug plugin.so:plug");
+}
+
+#[test]
+fn a_library_can_be_named_by_its_path() {
+    let plugin = need!(program("plugin.so"));
+    waits_for("loader", "plugin.so", "1", &["-c"], &format!("p:plug {}:plug", plugin.display()));
+}
+
+#[test]
+fn a_library_that_python_loads_is_probed() {
+    let library = Path::new("/usr/lib/x86_64-linux-gnu/libsqlite3.so.0");
+    if !library.exists() {
+        return crate::harness::skipped("no libsqlite3.so.0");
+    }
+    let script = "import ctypes\nlibrary = ctypes.CDLL('libsqlite3.so.0')\nprint(sum(library.sqlite3_libversion_number() > 0 for _ in range(7)))";
+    let command = command(need!(python()), &["-c", script]);
+    let trace = trace(&["-c"], &["p:version libsqlite3.so.0:sqlite3_libversion_number"], &command);
+    assert_eq!((trace.run.stdout.as_str(), trace.run.status), ("7\n", 0), "{}", trace.run.stderr);
+    assert_eq!(trace.summary("version").hits, 7);
+}

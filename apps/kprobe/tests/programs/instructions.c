@@ -1,0 +1,152 @@
+/* instructions: one function that holds an instruction of every kind a probe treats in its own way. */
+#include "program.h"
+
+/* Executes its instructions ROUNDS times; the result depends on every one of them. */
+unsigned long instructions(unsigned long rounds);
+__asm__(".intel_syntax noprefix\n"
+        ".data\n"
+        "value: .quad 0x123456789abcdef\n"
+        "pointer: .quad helper\n"
+        ".section .data.rel.ro, \"aw\"\n"
+        "table: .quad case0, case1, case2, case3\n"
+        ".text\n"
+        ".type helper, @function\n"
+        "helper: lea rax, [rax+rcx*2+7]\n"
+        "  ret\n"
+        ".size helper, .-helper\n"
+        ".type pops, @function\n"
+        "pops: mov rdx, [rsp+8]\n"
+        "  add rax, rdx\n"
+        "  ret 8\n"
+        ".size pops, .-pops\n"
+        ".globl instructions\n"
+        ".type instructions, @function\n"
+        "instructions:\n"
+        "  endbr64\n"
+        "  push rbp\n"
+        "  mov rbp, rsp\n"
+        "  push rbx\n"
+        "  push r12\n"
+        "  push r13\n"
+        "  sub rsp, 72\n"
+        "  mov r12, rdi\n"
+        "  xor eax, eax\n"
+        "round:\n"
+        "  mov rcx, r12\n"
+        "  call helper\n"                     /* relative call */
+        "  call qword ptr [rip+pointer]\n"    /* through rip-relative memory */
+        "  lea rbx, [rip+helper]\n"
+        "  call rbx\n"                        /* through a register */
+        "  mov [rsp+8], rbx\n"
+        "  call qword ptr [rsp+8]\n"          /* through the stack: rsp as base */
+        "  push 11\n"
+        "  call pops\n"                       /* ret imm16 */
+        "  push rsp\n"                        /* pushes the old rsp */
+        "  pop rdx\n"
+        "  sub rdx, rsp\n"
+        "  add rax, rdx\n"
+        "  push qword ptr [rsp]\n"
+        "  pop qword ptr [rsp+16]\n"
+        "  add rax, [rip+value]\n"            /* rip-relative load */
+        "  xor [rip+value], rax\n"            /* rip-relative read-modify-write */
+        "  cmp dword ptr [rip+value], 0x1234567\n"
+        "  adc rax, 0\n"
+        "  seto dl\n"
+        "  movzx edx, dl\n"
+        "  add rax, rdx\n"
+        "  stc\n"
+        "  pushfq\n"
+        "  pop rdx\n"
+        "  and edx, 0x8d5\n"
+        "  add rax, rdx\n"
+        "  push rdx\n"
+        "  popfq\n"
+        "  cmovb rbx, rax\n"
+        "  lahf\n"
+        "  sahf\n"
+        "  std\n"
+        "  cld\n"
+        "  mov ecx, 5\n"
+        "again: add rax, rcx\n"
+        "  loop again\n"                      /* loop */
+        "  jrcxz zero\n"                      /* jrcxz */
+        "  inc rax\n"
+        "zero:\n"
+        "  mov ecx, 4\n"
+        "never: dec ecx\n"
+        "  cmp ecx, 9\n"
+        "  loopne never\n"
+        "  lea rdi, [rsp+16]\n"
+        "  mov ecx, 4\n"
+        "  rep stosq\n"                       /* string operations */
+        "  lea rsi, [rsp+16]\n"
+        "  lea rdi, [rsp+24]\n"
+        "  mov ecx, 3\n"
+        "  rep movsq\n"
+        "  lea rsi, [rsp+16]\n"
+        "  lea rdi, [rsp+24]\n"
+        "  mov ecx, 3\n"
+        "  repe cmpsq\n"
+        "  add rax, rcx\n"
+        "  movq xmm0, rax\n"                  /* vectors */
+        "  punpcklqdq xmm0, xmm0\n"
+        "  movups [rsp+16], xmm0\n"
+        "  movsd xmm1, [rip+value]\n"
+        "  pxor xmm1, xmm0\n"
+        "  movq rdx, xmm1\n"
+        "  add rax, rdx\n"
+        "  fld1\n"                            /* x87 */
+        "  fadd st(0), st(0)\n"
+        "  fistp qword ptr [rsp+16]\n"
+        "  add rax, [rsp+16]\n"
+        "  mov rdx, r12\n"
+        "  lock xadd [rsp+16], rdx\n"         /* locked operations */
+        "  xchg [rsp+16], rdx\n"
+        "  lock cmpxchg [rsp+16], rbx\n"
+        "  bt rax, 3\n"
+        "  rcl rdx, 5\n"
+        "  bswap rdx\n"
+        "  add rax, rdx\n"
+        "  or rdx, 1\n"
+        "  mul rdx\n"
+        "  imul rax, rax, 1000003\n"
+        "  add rax, rdx\n"
+        "  mov [rsp-64], rax\n"               /* red zone: no call until it is read */
+        "  nop\n"
+        "  nop word ptr [rax+rax*1+0]\n"
+        "  add rax, [rsp-64]\n"
+        "  mov edx, eax\n"
+        "  and edx, 3\n"
+        "  lea rbx, [rip+table]\n"
+        "  jmp qword ptr [rbx+rdx*8]\n"       /* jump table */
+        "case0: add rax, 3\n"
+        "  jmp done\n"
+        "case1: rol rax, 7\n"
+        "  jmp rdone\n"
+        "case2: xor rax, r12\n"
+        "  jc done\n"
+        "  jnc done\n"
+        "case3: lea rbx, [rip+done]\n"
+        "  jmp rbx\n"                         /* jump through a register */
+        "rdone: jmp done\n"
+        "done:\n"
+        "  dec r12\n"
+        "  jnz round\n"
+        "  enter 16, 0\n"
+        "  mov [rsp], rax\n"
+        "  leave\n"
+        "  add rsp, 72\n"
+        "  pop r13\n"
+        "  pop r12\n"
+        "  pop rbx\n"
+        "  leave\n"
+        "  ret\n"
+        ".size instructions, .-instructions\n"
+        ".att_syntax\n");
+
+int main(void)
+{
+    printf("result %lx\n", instructions(300));
+    puts("calls instructions=1");
+    return 0;
+}

@@ -1,0 +1,294 @@
+//! What the agent and the tool share.
+//!
+//! | Region | Mapped in the target as | Written by | After `fork` |
+//! |---|---|---|---|
+//! | [`Home`] | private, read-write | tool (`/proc/PID/mem`) and agent | the child has its own copy |
+//! | [`Shared`] | `memfd`, shared with the tool | agent; tool | the child shares it, and uses a [`Bank`] of its own |
+//! | [`Identity`] | private, wiped on fork | agent | zero: so a child notices that it is one |
+//! | stubs | private, read-execute, filled with breakpoints | nobody | copied |
+//! | slots | private, read-execute | tool | copied |
+//!
+//! Everything is zero at first, zero means "nothing", and any bits are valid: neither side trusts the other's memory
+//! further than to count and compare. The tool finds a `Home` again through [`Shared::home`] of the mapping that
+//! `/proc/PID/maps` shows under [`MEMFD_NAME`].
+
+use hit::returns::{Instance, Pool};
+use hit::{Counters, Probe, Site};
+use sync::Bucket;
+use sync::primitive::{AtomicU32, AtomicU64};
+
+/// The first word of [`Home`] and [`Shared`].
+pub const MAGIC: u64 = u64::from_le_bytes(*b"kprobes\x01");
+/// Changes whenever anything in this file or in the plain data of `hit` changes its meaning.
+pub const VERSION: u64 = 1;
+/// The name of the shared mapping.
+pub const MEMFD_NAME: &str = "kprobe-agent";
+
+/// Buckets of the probe table.
+pub const BUCKETS: usize = 1 << 17;
+/// Sites.
+pub const SITES: usize = 1 << 16;
+/// Probes.
+pub const PROBES: usize = 1 << 16;
+/// Events: ids of counters.
+pub const EVENTS: usize = 1 << 16;
+/// Instances of return probes.
+pub const INSTANCES: usize = 1 << 16;
+/// Bytes for fetch programs.
+pub const PROGRAM_BYTES: usize = 8 << 20;
+/// Areas of slots.
+pub const ARENAS: usize = 512;
+/// Threads that can be in a handler at once (in windows of [`sync::WINDOW`]).
+pub const ACTIVE: usize = 1 << 12;
+/// Processes that a trace with `-f` can follow at once.
+pub const BANKS: usize = 32;
+/// Rings of a bank.
+pub const RINGS: usize = 4;
+/// Words of a ring.
+pub const RING_WORDS: usize = 1 << 17;
+/// Bytes of a record's fetched arguments.
+pub const PAYLOAD_BYTES: usize = 2048;
+/// Bytes of a slot.
+pub const SLOT_BYTES: u64 = 64;
+/// Bytes of the area of stubs: one breakpoint each.
+pub const STUB_BYTES: u64 = INSTANCES as u64;
+
+/// An area of slots that the tool mapped near an object's text. The tool alone uses it; it stands here so that a later
+/// tool finds it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Arena {
+    /// First address.
+    pub base: AtomicU64,
+    /// Bytes.
+    pub size: AtomicU64,
+    /// Bytes given out.
+    pub used: AtomicU64,
+}
+
+/// What the agent keeps in the target, private to the process.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Home {
+    /// [`MAGIC`], once the agent has started.
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU64,
+    /// Address of [`Shared`] in the target.
+    pub shared: AtomicU64,
+    /// Address of [`Identity`].
+    pub identity: AtomicU64,
+    /// Address of the stubs.
+    pub stubs: AtomicU64,
+    /// Address of a `syscall` instruction in the agent, for calls that the tool makes by ptrace.
+    pub gadget: AtomicU64,
+    /// Address of the agent's entry point, for a later tool.
+    pub entry: AtomicU64,
+    /// [`FLAG_FOLLOW`] and its like, written by the tool.
+    pub flags: AtomicU32,
+    /// How many sites, probes and arenas are in use; bytes of programs in use. Written by the tool.
+    pub sites_used: AtomicU32,
+    /// See `sites_used`.
+    pub probes_used: AtomicU32,
+    /// See `sites_used`.
+    pub arenas_used: AtomicU32,
+    /// See `sites_used`.
+    pub programs_used: AtomicU32,
+    /// Not 0: a tool has waited on us in vain, or we on it. Nobody is waited for any more.
+    pub alone: AtomicU32,
+    /// The `SIGTRAP` action that the program believes it has: handler, flags, restorer, mask.
+    pub app_trap: [AtomicU64; 4],
+    /// Breakpoint traps that were removed before they were handled.
+    pub stale: AtomicU64,
+    /// Traps that were not ours.
+    pub foreign: AtomicU64,
+    /// Changes of `SIGTRAP`'s disposition or of masks that the guard took over.
+    pub guarded: AtomicU64,
+    /// Return probes.
+    pub pool: Pool,
+    /// Threads in a handler.
+    pub active: [AtomicU64; ACTIVE],
+    /// Areas of slots.
+    pub arenas: [Arena; ARENAS],
+    /// The probe table.
+    pub buckets: [Bucket; BUCKETS],
+    /// Sites.
+    pub sites: [Site; SITES],
+    /// Probes.
+    pub probes: [Probe; PROBES],
+    /// Instances.
+    pub instances: [Instance; INSTANCES],
+    /// Fetch programs.
+    pub programs: [AtomicU64; PROGRAM_BYTES / 8],
+}
+
+/// [`Home::flags`]: children and exec'ed programs are traced too.
+pub const FLAG_FOLLOW: u32 = 1;
+
+/// Who this process is. The kernel zeroes it in a forked child (`MADV_WIPEONFORK`).
+#[repr(C)]
+#[derive(Debug)]
+pub struct Identity {
+    /// The process id, or 0 in a child that has not hit a probe yet.
+    pub pid: AtomicU64,
+    /// Its bank's index + 1, or [`NO_BANK`] when it does not count.
+    pub bank: AtomicU64,
+}
+
+/// [`Identity::bank`] of a process whose hits are not counted.
+pub const NO_BANK: u64 = u64::MAX;
+
+/// What the agent tells the tool, and what the tool asks of the agent meanwhile.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Mailbox {
+    /// One of the [`mail`] states.
+    pub state: AtomicU32,
+    /// Held by the thread that uses the mailbox.
+    pub lock: AtomicU32,
+    /// One of the [`event`]s.
+    pub event: AtomicU32,
+    /// Pads.
+    pub reserved: AtomicU32,
+    /// The process that tells (a `vfork` child tells through its parent's bank).
+    pub pid: AtomicU64,
+    /// The thread that tells.
+    pub tid: AtomicU64,
+    /// A system call that the tool wants made: its number.
+    pub number: AtomicU64,
+    /// Its arguments.
+    pub args: [AtomicU64; 6],
+    /// Its result.
+    pub result: AtomicU64,
+}
+
+/// States of a [`Mailbox`].
+pub mod mail {
+    /// Nobody has anything to say.
+    pub const IDLE: u32 = 0;
+    /// The agent waits for the tool to look at an event.
+    pub const EVENT: u32 = 1;
+    /// The tool wants a system call made.
+    pub const CALL: u32 = 2;
+    /// The call was made.
+    pub const DONE: u32 = 3;
+    /// The tool is ready; the agent goes on.
+    pub const RESUME: u32 = 4;
+}
+
+/// Events of a [`Mailbox`].
+pub mod event {
+    /// The dynamic linker has mapped or unmapped objects.
+    pub const OBJECTS: u32 = 1;
+    /// The thread is about to execute another program.
+    pub const EXEC: u32 = 2;
+}
+
+/// Actions of internal probes ([`hit::Kind::Internal`]), in [`hit::Probe::data`].
+pub mod action {
+    /// The dynamic linker's notification.
+    pub const OBJECTS: u64 = 1;
+    /// A `syscall` instruction that may change what happens to `SIGTRAP`, or execute another program.
+    pub const GUARD: u64 = 2;
+    /// An unwinder starts.
+    pub const UNWIND: u64 = 3;
+    /// An unwinder has chosen a frame (`_Unwind_SetIP`); the offset of its frame address in the context is in the
+    /// upper half of the word.
+    pub const LAND: u64 = 4;
+    /// An unwinder that only walks returns.
+    pub const WALKED: u64 = 5;
+    /// `longjmp`, with the stack pointer in clear in word 6 of its buffer.
+    pub const JUMP_PLAIN: u64 = 6;
+    /// `longjmp` of glibc, with the stack pointer mangled.
+    pub const JUMP_MANGLED: u64 = 7;
+    /// The bits of the word that hold the action.
+    pub const BITS: u64 = 0xffff_ffff;
+}
+
+/// One ring of records.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct RingMemory {
+    /// Where producers reserve.
+    pub head: AtomicU64,
+    _gap: [AtomicU64; 7],
+    /// Where the tool reads.
+    pub tail: AtomicU64,
+    _gap2: [AtomicU64; 7],
+    /// The words.
+    pub data: [AtomicU64; RING_WORDS],
+}
+
+/// What belongs to one process of a trace.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Bank {
+    /// The process; 0: the bank is free.
+    pub pid: AtomicU64,
+    /// The process whose memory it copied.
+    pub parent: AtomicU64,
+    /// Its mailbox.
+    pub mailbox: Mailbox,
+    /// Its counters, by event id.
+    pub counters: [Counters; EVENTS],
+    /// Its records.
+    pub rings: [RingMemory; RINGS],
+}
+
+/// What the tool and the processes of one trace share. [`Bank`]s follow it.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Shared {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU64,
+    /// Address of [`Home`] in the process that made this mapping (and in its children).
+    pub home: AtomicU64,
+    /// How many banks there are.
+    pub banks_mapped: AtomicU32,
+    /// Rung by the agent when the tool should look; a futex.
+    pub doorbell: AtomicU32,
+    /// Advanced by the tool while it lives.
+    pub heartbeat: AtomicU32,
+    /// Not 0 while a tool listens.
+    pub listening: AtomicU32,
+    /// Forked children that found no free bank.
+    pub unbanked: AtomicU64,
+}
+
+impl Shared {
+    /// The bank at `index`.
+    ///
+    /// # Safety
+    ///
+    /// `this` must point to a `Shared` that is mapped with at least `banks_mapped` banks behind it for `'a`.
+    #[must_use]
+    pub unsafe fn bank<'a>(this: *const Self, index: usize) -> Option<&'a Bank> {
+        // SAFETY: the caller's promise; any bits are a valid `Shared`.
+        let mapped = unsafe { &*this }.banks_mapped.load(sync::primitive::Ordering::Relaxed) as usize;
+        // SAFETY: `index` is below the number of banks that the caller promises to be mapped behind `this`.
+        (index < mapped.min(BANKS)).then(|| unsafe { &*this.add(1).cast::<Bank>().add(index) })
+    }
+}
+
+/// Bytes to map for `banks` banks.
+#[must_use]
+pub const fn shared_bytes(banks: usize) -> usize {
+    size_of::<Shared>() + banks * size_of::<Bank>()
+}
+
+/// A record: the tag is the event's id with the cause above it, then these words, then the payload.
+pub mod record {
+    /// Words before the payload: time stamp, (tid, cpu), pid, address, other address, payload length in bytes, the
+    /// thread's name (two words).
+    pub const HEADER_WORDS: usize = 8;
+    /// Bits of the tag that hold the event's id.
+    pub const ID_BITS: u32 = 32;
+    /// Cause: the probed instruction.
+    pub const HIT: u64 = 0;
+    /// Cause: a function returned.
+    pub const RETURN: u64 = 1;
+}
+
+const _: () = assert!(size_of::<Bank>().is_multiple_of(4096) && size_of::<Shared>() == 4096);

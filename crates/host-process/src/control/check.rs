@@ -1,0 +1,200 @@
+//! Where a probe would go and how, in a file or in a running process, without touching anything.
+
+use super::member::DEFAULT_MAXACTIVE;
+use super::objects::{Cache, Mapped, Objects};
+use super::resolve::{FetchSymbols, Resolved, resolve};
+use super::target::X86Control;
+use super::{HostError, Result, returns};
+use events::{Definition, Kind, compile};
+use hit::ORIGINAL_BYTES;
+use kprobes::{Error, Function, ProbeData, ProbeKind, Registry, Request, ReturnScheme, SiteData};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What `check` found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It would be placed: where (address, `OBJECT:SYMBOL+OFFSET`), how, and remarks.
+    Placed {
+        /// The address: in the process, or in the file.
+        address: u64,
+        /// The same in words.
+        place: String,
+        /// How.
+        how: String,
+        /// The instruction.
+        instruction: String,
+        /// Remarks.
+        note: Option<String>,
+    },
+    /// It would wait for this object.
+    Pending(String),
+    /// It would be refused: why.
+    Refused(String),
+}
+
+/// The objects of a running process, or a single file taken as mapped where it was linked.
+#[derive(Debug)]
+pub struct View {
+    objects: Objects,
+    pid: Option<i32>,
+}
+
+impl View {
+    /// A running process.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it may not be looked at.
+    pub fn of_process(pid: i32) -> Result<Self> {
+        symbols::Object::read(&super::process::executable(pid)).or_else(|e| match e {
+            symbols::ObjectError::NotFound { .. } => Err(HostError::NoProcess { pid }),
+            other => Err(HostError::Object(other)),
+        })?;
+        Ok(Self { objects: Objects::read(pid, &mut Cache::default())?, pid: Some(pid) })
+    }
+
+    /// A file.
+    ///
+    /// # Errors
+    ///
+    /// When it is no ELF file for this machine.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let object = Arc::new(symbols::Object::read(path)?);
+        let loads = object.loads().iter().filter(|l| l.is_executable());
+        let code = loads.map(|l| l.vaddr..l.vaddr + l.memsz).collect();
+        let mapped = Mapped { path: path.to_string_lossy().into_owned(), object, bias: 0, code };
+        Ok(Self { objects: Objects { all: vec![mapped] }, pid: None })
+    }
+
+    /// The objects.
+    #[must_use]
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Where and how `definition` would be placed.
+    #[must_use]
+    pub fn check(&mut self, definition: &Definition) -> Verdict {
+        // A single file stands for all that is mapped: what it lacks would be waited for.
+        let complete = self.pid.is_some() || definition.object().is_none();
+        let (address, note) = match resolve(&self.objects, &definition.place, complete) {
+            Resolved::Address { address, note } => (address, note),
+            Resolved::Pending(object) => return Verdict::Pending(object),
+            Resolved::Failed(why) => return Verdict::Refused(why),
+        };
+        if let Err(error) = compile(definition, &FetchSymbols(&self.objects)) {
+            return Verdict::Refused(error.to_string());
+        }
+        let kind = match definition.kind {
+            Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
+            _ => ProbeKind::Entry,
+        };
+        let request = Request { address, kind, id: 0, program: Vec::new() };
+        match Registry::new(0, 0).check(&mut Still(&self.objects), &request) {
+            Ok(placement) => Verdict::Placed {
+                address,
+                place: self.place(address),
+                how: placement.to_string(),
+                instruction: self.instruction(address),
+                note,
+            },
+            Err(error) => Verdict::Refused(error.to_string()),
+        }
+    }
+
+    fn place(&self, address: u64) -> String {
+        match (self.objects.symbolize(address), self.objects.at(address)) {
+            (Some((name, offset, size)), Some(object)) => {
+                format!("{}:{name}+{offset:#x}/{size:#x}", object.base_name())
+            }
+            _ => format!("{address:#x}"),
+        }
+    }
+
+    fn instruction(&self, address: u64) -> String {
+        let object = self.objects.at(address);
+        let bytes = object.and_then(|o| original(o, address));
+        bytes.and_then(|b| isa::x86::disassemble(&b, address)).unwrap_or_default()
+    }
+}
+
+fn original(object: &Mapped, address: u64) -> Option<Vec<u8>> {
+    let vaddr = object.to_file(address);
+    (1..=ORIGINAL_BYTES).rev().find_map(|n| object.object.code(vaddr, n)).map(<[u8]>::to_vec)
+}
+
+/// A host that only looks: code comes from the files, and nothing can be changed.
+struct Still<'a>(&'a Objects);
+
+const READ_ONLY: &str = "a check changes nothing";
+
+fn refuse<T>() -> core::result::Result<T, Error> {
+    Err(Error::Host(READ_ONLY.into()))
+}
+
+impl kprobes::Host for Still<'_> {
+    type Isa = X86Control;
+
+    fn read(&mut self, address: u64, out: &mut [u8]) -> core::result::Result<(), Error> {
+        let object = self.0.at(address).ok_or(Error::NotText { address })?;
+        let code = object.object.code(object.to_file(address), out.len()).ok_or(Error::NotText { address })?;
+        out.copy_from_slice(code);
+        Ok(())
+    }
+
+    fn function(&mut self, address: u64) -> core::result::Result<Function, Error> {
+        super::target::function_in(self.0, address)
+    }
+
+    fn return_scheme(&mut self, start: u64) -> core::result::Result<ReturnScheme, Error> {
+        let function = self.function(start)?;
+        returns::scheme(self.0, &function)
+    }
+
+    fn slot(&mut self, _: u64) -> core::result::Result<u64, Error> {
+        refuse()
+    }
+
+    fn write_slot(&mut self, _: u64, _: &[u8]) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn store_program(&mut self, _: &[u8]) -> core::result::Result<u32, Error> {
+        refuse()
+    }
+
+    fn store_site(&mut self, _: u32, _: &SiteData) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn publish(&mut self, _: u64, _: u32) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn store_probe(&mut self, _: u32, _: &ProbeData) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn retire_probe(&mut self, _: u32) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn set_first(&mut self, _: u32, _: u32) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn set_next(&mut self, _: u32, _: u32) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn set_armed(&mut self, _: u32, _: bool) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn patch(&mut self, _: &[(u64, u8)]) -> core::result::Result<(), Error> {
+        refuse()
+    }
+
+    fn grace(&mut self) {}
+}

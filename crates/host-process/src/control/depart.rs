@@ -1,0 +1,100 @@
+//! The agent goes dormant: no stub on any stack, the program's own `SIGTRAP` action in the kernel.
+//!
+//! After the probes are removed the handler could stay for ever, and it does when this fails. But a program whose guard
+//! is gone may take `SIGTRAP` over, and a function that was entered while it was probed still returns through a stub.
+//! So all threads are stopped for a moment; those that are in a handler, or have a trap pending, are let go on and
+//! stopped again; then every stub on a stack is replaced by the true address, and the disposition restored.
+
+use super::Result;
+use super::process;
+use super::stop::{Held, Remote};
+use super::target::Target;
+use crate::abi::{Home, STUB_BYTES};
+use core::mem::offset_of;
+use hit::returns::{Instance, Pool, STATE_ARMED, STATE_OFFSET, STATE_RESTORED};
+use std::time::Duration;
+
+const ATTEMPTS: usize = 50;
+/// Offset of a field of `Instance`: they are the first two words.
+const RETURN_ADDRESS: u64 = offset_of!(Instance, return_address) as u64;
+const SLOT: u64 = offset_of!(Instance, slot) as u64;
+
+/// Makes the agent dormant; true when it is.
+pub(crate) fn depart(target: &Target) -> Result<bool> {
+    for _ in 0..ATTEMPTS {
+        let mut held = stop_all(target.pid)?;
+        if target.in_handlers()?.is_empty() {
+            put_returns_back(target)?;
+            restore_disposition(target, &mut held)?;
+            held.into_iter().try_for_each(Held::release)?;
+            return Ok(true);
+        }
+        held.into_iter().try_for_each(Held::release)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
+}
+
+/// Stops every thread, also those that appear meanwhile.
+fn stop_all(pid: i32) -> Result<Vec<Held>> {
+    let mut held: Vec<Held> = Vec::new();
+    loop {
+        let new: Vec<i32> = process::threads(pid).into_iter().filter(|t| !held.iter().any(|h| h.tid() == *t)).collect();
+        if new.is_empty() {
+            return Ok(held);
+        }
+        let before = held.len();
+        let mut last = None;
+        for tid in new {
+            match Held::thread(pid, tid) {
+                Ok(thread) => held.push(thread),
+                // It ended, or is a leader that has exited before its threads.
+                Err(error) => last = Some(error),
+            }
+        }
+        if held.len() == before {
+            return match last.filter(|_| held.is_empty()) {
+                Some(error) => Err(error),
+                None => Ok(held),
+            };
+        }
+    }
+}
+
+/// Every stub that stands in a return slot is replaced by the true return address. All threads stand still.
+fn put_returns_back(target: &Target) -> Result<()> {
+    let memory = target.memory();
+    let stubs = memory.word(target.home(offset_of!(Home, stubs)))?;
+    let used = memory.half(target.home(offset_of!(Home, pool) + Pool::USED_OFFSET))?;
+    let instance = |i: u64| target.home(offset_of!(Home, instances)) + i * size_of::<Instance>() as u64;
+    // One slot can belong to several instances, one under the other: repeat until nothing changes.
+    for _ in 0..hit::MAX_CHAIN {
+        let mut changed = false;
+        for i in 0..u64::from(used) {
+            let at = instance(i);
+            let state = memory.half(at + STATE_OFFSET as u64)?;
+            if state != STATE_ARMED && state != STATE_RESTORED {
+                continue;
+            }
+            let slot = memory.word(at + SLOT)?;
+            let stub = stubs + i * (STUB_BYTES / crate::abi::INSTANCES as u64);
+            if state == STATE_ARMED && memory.word(slot).is_ok_and(|now| now == stub) {
+                memory.write(slot, &memory.word(at + RETURN_ADDRESS)?.to_le_bytes())?;
+                memory.write(at + STATE_OFFSET as u64, &STATE_RESTORED.to_le_bytes())?;
+                changed = true;
+            }
+        }
+        if !changed {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The program's own action for `SIGTRAP` goes back into the kernel.
+fn restore_disposition(target: &Target, held: &mut [Held]) -> Result<()> {
+    let Some(first) = held.first_mut() else { return Ok(()) };
+    first.use_gadget(target.memory().word(target.home(offset_of!(Home, gadget)))?);
+    let action = target.home(offset_of!(Home, app_trap));
+    first.call("rt_sigaction", libc::SYS_rt_sigaction, [libc::SIGTRAP as u64, action, 0, 8, 0, 0]).map(drop)
+}

@@ -1,0 +1,80 @@
+//! A traced process executes another program, and the trace goes with it.
+//!
+//! The agent stops at the `execve` and tells us. We seize the thread, let it go on, and watch that one system call: if
+//! it fails, nothing has happened; if it succeeds, the thread stands at the first instruction of a new program, in an
+//! address space that has no agent, and is treated as if we had launched it.
+
+use super::mail::Mail;
+use super::ptrace::{self, Stop};
+use super::trace::Trace;
+use super::{HostError, Result, process};
+
+/// More stops than this between the agent's message and the end of `execve` do not happen.
+const STOPS: usize = 1000;
+
+/// How a watched `execve` ended.
+enum End {
+    /// A new program runs; the thread stands.
+    Executed,
+    /// The call failed; the thread stands.
+    Failed,
+}
+
+/// Answers the message that thread `tid` of process `pid` is about to execute a program.
+pub(crate) fn exec(trace: &mut Trace, member: usize, mail: Mail, pid: i32, tid: i32) -> Result<()> {
+    let options = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;
+    if let Err(error) = ptrace::seize(tid, options).and_then(|()| ptrace::interrupt(tid)) {
+        mail.resume();
+        trace.say(format!("process {pid} executes a program and cannot be followed: {error}"));
+        return Ok(());
+    }
+    mail.resume();
+    match watch(pid, tid) {
+        Ok(End::Failed) => ptrace::detach(tid, 0),
+        Ok(End::Executed) => {
+            // The process that told us has another address space now, unless it was a vfork child.
+            if trace.members.get(member).is_some_and(|m| m.pid() == pid) {
+                trace.leave(member);
+            }
+            if let Err(error) = trace.enter_held(pid, pid) {
+                // Not a program that we can trace: it runs as it is.
+                let _ = ptrace::detach(pid, 0);
+                let name = process::thread_name(pid, pid);
+                trace.say(format!("process {pid} executes {name}, which cannot be traced: {error}"));
+            }
+            Ok(())
+        }
+        Err(HostError::Gone { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn watch(pid: i32, tid: i32) -> Result<End> {
+    let mut thread = tid;
+    let mut entered = false;
+    for _ in 0..STOPS {
+        let mut signal = 0;
+        match ptrace::wait(thread) {
+            // When another thread than the leader executes, it takes the leader's id.
+            Err(HostError::Gone { .. }) if thread != pid => {
+                thread = pid;
+                continue;
+            }
+            Err(error) => return Err(error),
+            Ok(Stop::Ended(_)) => return Err(HostError::Gone { pid }),
+            Ok(Stop::Event(libc::PTRACE_EVENT_EXEC, _)) => return Ok(End::Executed),
+            Ok(Stop::Event(..)) => {}
+            Ok(Stop::Signal(delivered)) => signal = delivered,
+            Ok(Stop::Syscall) => {
+                let number = ptrace::registers(thread)?.orig_rax.cast_signed();
+                let is_exec = number == libc::SYS_execve || number == libc::SYS_execveat;
+                if is_exec && entered {
+                    return Ok(End::Failed);
+                }
+                entered = is_exec;
+            }
+        }
+        ptrace::cont_syscall(thread, signal)?;
+    }
+    Err(HostError::Unexpected { pid, what: "an `execve` that does not end".into() })
+}

@@ -1,0 +1,84 @@
+//! The host's own probes in a target: what keeps breakpoints and return probes right.
+
+use super::objects::{Mapped, Objects};
+use crate::abi::action;
+use isa::x86::{Exit, exits};
+use symbols::{Libc, UnwinderStatus};
+
+/// System calls whose sites are guarded always: they change what happens to `SIGTRAP`.
+const SIGNALS: [i64; 7] = [
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+];
+
+/// What the probes of a trace need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// There are return probes.
+    pub(crate) returns: bool,
+    /// Executed programs are followed.
+    pub(crate) exec: bool,
+}
+
+/// Where hooks belong in the objects that are mapped: addresses and [`action`] words.
+pub(crate) fn wanted(objects: &Objects, needs: Needs) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    for object in &objects.all {
+        let mut add = |vaddr: u64, data: u64| found.push((object.to_target(vaddr), data));
+        for site in guarded(object, needs) {
+            add(site, action::GUARD);
+        }
+        if let Some(notify) = object.object.dynamic_linker_notify() {
+            add(notify, action::OBJECTS);
+        }
+        if needs.returns {
+            unwinders(object, &mut add);
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
+    let mut numbers: Vec<u32> = SIGNALS.iter().map(|&n| n as u32).collect();
+    if needs.returns {
+        numbers.push(libc::SYS_exit as u32);
+    }
+    if needs.exec {
+        numbers.extend([libc::SYS_execve as u32, libc::SYS_execveat as u32]);
+    }
+    let mut sites: Vec<u64> = object.object.signal_syscall_sites(&numbers).into_iter().map(|(at, _)| at).collect();
+    if needs.exec && object.object.is_go() {
+        sites.extend(object.object.raw_syscall_sites());
+    }
+    sites
+}
+
+fn unwinders(object: &Mapped, add: &mut impl FnMut(u64, u64)) {
+    if let UnwinderStatus::Identified(unwinder) = object.object.unwinder() {
+        unwinder.entries().into_iter().for_each(|at| add(at, action::UNWIND));
+        if let (Some(at), Some(offset)) = (unwinder.set_ip, unwinder.set_ip_cfa_offset) {
+            add(at, action::LAND | u64::from(offset) << 32);
+        }
+        if let Some(at) = unwinder.backtrace {
+            add(at, action::UNWIND);
+            returns_of(object, at).into_iter().for_each(|ret| add(ret, action::WALKED));
+        }
+    }
+    let jump = if object.object.libc() == Some(Libc::Musl) { action::JUMP_PLAIN } else { action::JUMP_MANGLED };
+    object.object.longjmps().into_iter().for_each(|(at, _)| add(at, jump));
+}
+
+/// The return instructions of the function at `vaddr`.
+fn returns_of(object: &Mapped, vaddr: u64) -> Vec<u64> {
+    let Some((start, end)) = object.object.function_bounds(vaddr) else { return Vec::new() };
+    let Some(code) = object.object.code(start, (end - start) as usize) else { return Vec::new() };
+    let ret = |exit: Exit| if let Exit::Ret { addr } = exit { Some(addr) } else { None };
+    exits(code, start).ways.into_iter().filter_map(ret).collect()
+}

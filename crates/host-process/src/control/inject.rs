@@ -1,0 +1,166 @@
+//! The agent goes into the target.
+//!
+//! All that is mapped has its final protection from the start; the bytes are written through `/proc/PID/mem`, so no
+//! page is ever writable and executable. The target makes the shared memory and the tool opens it, not the other way
+//! round: the target may have fewer rights than the tool, or another root directory.
+//!
+//! A target that was traced before still has the agent: it is found by the name of the shared mapping, and used again.
+
+use super::image::Image;
+use super::maps::{gap_near, mappings};
+use super::memory::Memory;
+use super::shared::SharedMap;
+use super::stop::{Held, Remote};
+use super::{HostError, Result};
+use crate::abi::{Home, Identity, MAGIC, MEMFD_NAME, STUB_BYTES, Shared, VERSION, shared_bytes};
+use core::mem::offset_of;
+use std::fs::OpenOptions;
+use std::sync::Arc;
+use sync::primitive::Ordering;
+
+const PAGE: u64 = 0x1000;
+/// The agent's start runs on a stack of its own.
+const STACK_BYTES: u64 = 4 * PAGE;
+const MADV_WIPEONFORK: u64 = 18;
+const MEMBARRIER_REGISTER_SYNC_CORE: u64 = 1 << 6;
+const NO_FILE: u64 = u64::MAX;
+const READ: u64 = libc::PROT_READ as u64;
+const WRITE: u64 = libc::PROT_WRITE as u64;
+const EXEC: u64 = libc::PROT_EXEC as u64;
+const PRIVATE: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u64;
+/// The breakpoint, with which the stubs are filled.
+const BREAKPOINT: u8 = 0xCC;
+
+/// Where the agent is in a target.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) home: u64,
+    pub(crate) shared: Arc<SharedMap>,
+}
+
+/// Maps private memory in the target.
+pub(crate) fn map(remote: &mut dyn Remote, at: u64, size: u64, protection: u64, flags: u64) -> Result<u64> {
+    remote.call("mmap", libc::SYS_mmap, [at, size, protection, PRIVATE | flags, NO_FILE, 0])
+}
+
+/// Finds the agent that an earlier trace left in `pid`: the addresses of its `Home` and of the shared mapping.
+pub(crate) fn find(pid: i32) -> Result<Option<(u64, u64)>> {
+    let name = format!("/memfd:{MEMFD_NAME}");
+    let Some(shared) = mappings(pid)?.into_iter().find(|m| m.file_path().is_some_and(|p| p == name)) else {
+        return Ok(None);
+    };
+    let memory = Memory::open(pid)?;
+    let home = memory.word(shared.start + offset_of!(Shared, home) as u64)?;
+    let magic = memory.word(home + offset_of!(Home, magic) as u64).unwrap_or(0);
+    let version = memory.word(home + offset_of!(Home, version) as u64).unwrap_or(0);
+    match (magic, version) {
+        (MAGIC, VERSION) => Ok(Some((home, shared.start))),
+        _ => Err(HostError::OtherVersion { pid }),
+    }
+}
+
+/// Puts the agent into a target that has none.
+pub(crate) fn inject(held: &mut Held, pid: i32, image: &Image, banks: usize) -> Result<Site> {
+    let memory = Memory::open(pid)?;
+    let base = load(held, pid, &memory, image)?;
+    let gadget = base + image.symbol("agent_syscall")?;
+    held.use_gadget(gadget);
+
+    let home = map(held, 0, size_of::<Home>() as u64, READ | WRITE, 0)?;
+    let identity = map(held, 0, PAGE, READ | WRITE, 0)?;
+    held.call("madvise", libc::SYS_madvise, [identity, PAGE, MADV_WIPEONFORK, 0, 0, 0])?;
+    let stubs = map(held, 0, STUB_BYTES, READ | EXEC, 0)?;
+    memory.write(stubs, &vec![BREAKPOINT; STUB_BYTES as usize])?;
+
+    let store = |offset: usize, value: u64| memory.write(home + offset as u64, &value.to_le_bytes());
+    store(offset_of!(Home, identity), identity)?;
+    store(offset_of!(Home, stubs), stubs)?;
+    store(offset_of!(Home, gadget), gadget)?;
+    let (at, shared) = share(held, pid, &memory, home, 0, banks)?;
+    store(offset_of!(Home, shared), at)?;
+    begin(held, pid, &memory, home, base + image.symbol("agent_entry")?)?;
+    Ok(Site { home, shared })
+}
+
+/// Starts the agent of an earlier trace again, with new shared memory in the old one's place.
+pub(crate) fn renew(held: &mut Held, pid: i32, home: u64, shared_at: u64, banks: usize) -> Result<Site> {
+    let memory = Memory::open(pid)?;
+    held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
+    let (_, shared) = share(held, pid, &memory, home, shared_at, banks)?;
+    let entry = memory.word(home + offset_of!(Home, entry) as u64)?;
+    begin(held, pid, &memory, home, entry)?;
+    Ok(Site { home, shared })
+}
+
+/// Maps the image's segments and fills them.
+fn load(held: &mut Held, pid: i32, memory: &Memory, image: &Image) -> Result<u64> {
+    let maps = mappings(pid)?;
+    let near = maps.iter().find(|m| m.is_executable()).map_or(0, |m| m.start);
+    let place = gap_near(&maps, near, image.size()).unwrap_or(0);
+    let fixed = libc::MAP_FIXED as u64;
+    let base = map(held, place, image.size(), 0, 0)?;
+    for &segment in image.segments() {
+        map(held, base + segment.start, segment.size, segment.protection, fixed)?;
+        memory.write(base + segment.start, &image.bytes(segment, base))?;
+    }
+    Ok(base)
+}
+
+/// Makes the shared memory: at `at`, or anywhere when that is 0.
+fn share(
+    held: &mut Held,
+    pid: i32,
+    memory: &Memory,
+    home: u64,
+    at: u64,
+    banks: usize,
+) -> Result<(u64, Arc<SharedMap>)> {
+    let bytes = shared_bytes(banks) as u64;
+    let name = map(held, 0, PAGE, READ | WRITE, 0)?;
+    memory.write(name, format!("{MEMFD_NAME}\0").as_bytes())?;
+    let close_on_exec = u64::from(libc::MFD_CLOEXEC);
+    let fd = held.call("memfd_create", libc::SYS_memfd_create, [name, close_on_exec, 0, 0, 0, 0])?;
+    let made = open_and_map(held, pid, fd, at, bytes, banks);
+    held.call("close", libc::SYS_close, [fd, 0, 0, 0, 0, 0])?;
+    held.call("munmap", libc::SYS_munmap, [name, PAGE, 0, 0, 0, 0])?;
+    let (at, shared) = made?;
+    let header = shared.header();
+    header.home.store(home, Ordering::Relaxed);
+    header.version.store(VERSION, Ordering::Relaxed);
+    header.banks_mapped.store(banks as u32, Ordering::Relaxed);
+    header.magic.store(MAGIC, Ordering::Release);
+    Ok((at, shared))
+}
+
+fn open_and_map(
+    held: &mut Held,
+    pid: i32,
+    fd: u64,
+    at: u64,
+    bytes: u64,
+    banks: usize,
+) -> Result<(u64, Arc<SharedMap>)> {
+    let opened = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/fd/{fd}"));
+    let file = opened.map_err(|e| HostError::io("open the target's shared memory", e))?;
+    // By the tool, not by the target: its limit for file sizes would end it with SIGXFSZ.
+    file.set_len(bytes).map_err(|e| HostError::io("size the shared memory", e))?;
+    let shared = Arc::new(SharedMap::new(&file, banks)?);
+    let flags = libc::MAP_SHARED as u64 | if at == 0 { 0 } else { libc::MAP_FIXED as u64 };
+    let at = held.call("mmap", libc::SYS_mmap, [at, bytes, READ | WRITE, flags, fd, 0])?;
+    Ok((at, shared))
+}
+
+/// Runs the agent's entry point and makes the process known to itself.
+fn begin(held: &mut Held, pid: i32, memory: &Memory, home: u64, entry: u64) -> Result<()> {
+    memory.write(home + offset_of!(Home, entry) as u64, &entry.to_le_bytes())?;
+    memory.write(home + offset_of!(Home, alone) as u64, &[0; 4])?;
+    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_REGISTER_SYNC_CORE, 0, 0, 0, 0, 0])?;
+    let identity = memory.word(home + offset_of!(Home, identity) as u64)?;
+    let own_pid = held.call("getpid", libc::SYS_getpid, [0; 6])?;
+    memory.write(identity + offset_of!(Identity, bank) as u64, &1u64.to_le_bytes())?;
+    memory.write(identity + offset_of!(Identity, pid) as u64, &own_pid.to_le_bytes())?;
+    let stack = map(held, 0, STACK_BYTES, READ | WRITE, 0)?;
+    let result = held.run(entry, home, stack + STACK_BYTES - 16)?;
+    held.call("munmap", libc::SYS_munmap, [stack, STACK_BYTES, 0, 0, 0, 0])?;
+    super::stop::checked(pid, "rt_sigaction", result).map(drop)
+}

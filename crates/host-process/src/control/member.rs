@@ -1,0 +1,278 @@
+//! One process of a trace: its target, its registry, and which events are placed in it.
+
+use super::hooks::{self, Needs};
+use super::image::Image;
+use super::objects::{Cache, Objects};
+use super::resolve::{FetchSymbols, Resolved, resolve};
+use super::stop::Held;
+use super::target::Target;
+use super::{HostError, Result, inject, table};
+use crate::abi::{FLAG_FOLLOW, Home};
+use core::mem::offset_of;
+use events::{Definition, Kind, compile};
+use kprobes::{Handle, ProbeKind, Registry, Request};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Instances of a return probe whose definition does not say `r[MAXACTIVE]`.
+///
+/// Linux has ten or two for each processor, because its functions seldom sleep; here a recursion is what counts.
+pub const DEFAULT_MAXACTIVE: u32 = 4096;
+
+/// What a trace asks of every process in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) definitions: Arc<Vec<Definition>>,
+    pub(crate) follow: bool,
+    /// Count only, record nothing.
+    pub(crate) count: bool,
+}
+
+impl Plan {
+    fn needs(&self) -> Needs {
+        let returns = self.definitions.iter().any(|d| matches!(d.kind, Kind::Return { .. }));
+        Needs { returns, exec: self.follow }
+    }
+}
+
+/// How an event stands in a process.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    /// Waits for an object of this name.
+    Pending(String),
+    Placed(Handle),
+    /// It could not be placed here; said already.
+    Failed,
+}
+
+/// What a member has to say to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// An event cannot be placed: its index, and why.
+    Failed(usize, String),
+    /// Something worth knowing.
+    Note(String),
+}
+
+/// One process of a trace.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) target: Target,
+    pub(crate) bank: usize,
+    pub(crate) states: Vec<State>,
+    registry: Registry,
+    hooks: BTreeMap<(u64, u64), Handle>,
+    refused_hooks: BTreeSet<u64>,
+    /// All objects that the program starts with are mapped.
+    pub(crate) complete: bool,
+}
+
+impl Member {
+    /// Puts the agent into a held process, or finds it there, and makes it ready for probes.
+    pub(crate) fn enter(held: &mut Held, pid: i32, image: &Image, plan: &Plan, cache: &mut Cache) -> Result<Self> {
+        let banks = if plan.follow { crate::abi::BANKS } else { 1 };
+        let site = match inject::find(pid)? {
+            Some((home, shared)) => {
+                super::scrub::scrub(held, pid, home, shared)?;
+                inject::renew(held, pid, home, shared, banks)?
+            }
+            None => inject::inject(held, pid, image, banks)?,
+        };
+        let objects = Objects::read(pid, cache)?;
+        let target = Target::open(pid, site, objects)?;
+        target.set_home_half(offset_of!(Home, flags), if plan.follow { FLAG_FOLLOW } else { 0 })?;
+        let mut registry = Registry::new(target.home_half(offset_of!(Home, sites_used))?, 0);
+        for site in table::sites(&target)? {
+            registry.adopt(site.index, site.data);
+        }
+        Ok(Self::new(target, registry, 0, plan))
+    }
+
+    fn new(target: Target, registry: Registry, bank: usize, plan: &Plan) -> Self {
+        let states = plan.definitions.iter().map(|_| State::Pending(String::new())).collect();
+        Self { target, bank, states, registry, hooks: BTreeMap::new(), refused_hooks: BTreeSet::new(), complete: false }
+    }
+
+    /// A forked child of `parent`, which has found itself a bank. Its table and text are copies of its parent's.
+    pub(crate) fn fork(parent: &Self, pid: i32, bank: usize, cache: &mut Cache) -> Result<Self> {
+        let objects = Objects::read(pid, cache)?;
+        let target = Target::open(pid, parent.target.agent.clone(), objects)?;
+        let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
+        let mut registry = Registry::new(sites.len() as u32, probes.len() as u32);
+        for site in sites {
+            let chain = table::chain(&probes, site.first);
+            let is_return = |&p: &u32| probes.get(p as usize).is_some_and(|p| p.kind == hit::Kind::Return.code());
+            let bit = |p: &u32| probes.get(*p as usize).map_or(0, |p| p.bit + 1);
+            let bits = chain.iter().filter(|p| is_return(p)).map(bit).max().unwrap_or(0);
+            if site.armed {
+                registry.inherit(site.index, site.data, chain, bits);
+            } else {
+                registry.adopt(site.index, site.data);
+            }
+        }
+        Ok(Self {
+            target,
+            bank,
+            states: parent.states.clone(),
+            registry,
+            hooks: parent.hooks.clone(),
+            refused_hooks: parent.refused_hooks.clone(),
+            complete: parent.complete,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.target.pid
+    }
+
+    /// Places what can be placed now: hooks of our own first, then events. To be called while somebody makes system
+    /// calls for us in the target, and whenever its objects have changed.
+    pub(crate) fn place(&mut self, plan: &Plan) -> Result<Vec<News>> {
+        self.place_hooks(plan.needs())?;
+        let mut news = Vec::new();
+        let mut batch: Vec<(usize, Request)> = Vec::new();
+        for (id, definition) in plan.definitions.iter().enumerate() {
+            if !matches!(self.states.get(id), Some(State::Pending(_))) {
+                continue;
+            }
+            match self.request(id, definition, plan.count, &mut news) {
+                Ok(Some(request)) => batch.push((id, request)),
+                Ok(None) => {}
+                Err(why) => self.fail(id, why, &mut news),
+            }
+        }
+        self.register(batch, &mut news)?;
+        Ok(news)
+    }
+
+    /// What to register for an event; `None` while its object is not there.
+    fn request(
+        &mut self,
+        id: usize,
+        definition: &Definition,
+        count: bool,
+        news: &mut Vec<News>,
+    ) -> core::result::Result<Option<Request>, String> {
+        let address = match resolve(&self.target.objects, &definition.place, self.complete) {
+            Resolved::Address { address, note } => {
+                news.extend(note.map(News::Note));
+                address
+            }
+            Resolved::Pending(name) => {
+                if let Some(state) = self.states.get_mut(id) {
+                    *state = State::Pending(name);
+                }
+                return Ok(None);
+            }
+            Resolved::Failed(why) => return Err(why),
+        };
+        let program = compile(definition, &FetchSymbols(&self.target.objects)).map_err(|e| e.to_string())?;
+        let kind = match definition.kind {
+            Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
+            _ => ProbeKind::Entry,
+        };
+        let program = if count { Vec::new() } else { program.code };
+        Ok(Some(Request { address, kind, id: id as u32, program }))
+    }
+
+    /// Registers a batch; a request that fails is left out and the rest tried again.
+    fn register(&mut self, mut batch: Vec<(usize, Request)>, news: &mut Vec<News>) -> Result<()> {
+        while !batch.is_empty() {
+            let requests: Vec<Request> = batch.iter().map(|(_, r)| r.clone()).collect();
+            match self.registry.register(&mut self.target, &requests) {
+                Ok(handles) => {
+                    for ((id, _), handle) in batch.into_iter().zip(handles) {
+                        if let Some(state) = self.states.get_mut(id) {
+                            *state = State::Placed(handle);
+                        }
+                    }
+                    return Ok(());
+                }
+                Err((_, error @ kprobes::Error::Host(_))) => return Err(HostError::Probe(error)),
+                Err((index, error)) => {
+                    let (id, _) = batch.remove(index);
+                    self.fail(id, error.to_string(), news);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, id: usize, why: String, news: &mut Vec<News>) {
+        if let Some(state) = self.states.get_mut(id) {
+            *state = State::Failed;
+        }
+        news.push(News::Failed(id, why));
+    }
+
+    fn place_hooks(&mut self, needs: Needs) -> Result<()> {
+        let known = |key: &(u64, u64)| self.hooks.contains_key(key) || self.refused_hooks.contains(&key.0);
+        let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, needs);
+        wanted.retain(|key| !known(key));
+        while !wanted.is_empty() {
+            let request = |&(address, data): &(u64, u64)| Request {
+                address,
+                kind: ProbeKind::Internal { data },
+                id: u32::MAX,
+                program: Vec::new(),
+            };
+            let requests: Vec<Request> = wanted.iter().map(request).collect();
+            match self.registry.register(&mut self.target, &requests) {
+                Ok(handles) => {
+                    self.hooks.extend(wanted.drain(..).zip(handles));
+                }
+                Err((_, error @ kprobes::Error::Host(_))) => return Err(HostError::Probe(error)),
+                Err((index, _)) => {
+                    self.refused_hooks.insert(wanted.remove(index).0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The target's objects have changed: looks again, and forgets what lay in those that have gone.
+    pub(crate) fn refresh(&mut self, cache: &mut Cache) -> Result<()> {
+        let now = Objects::read(self.pid(), cache)?;
+        let before = core::mem::replace(&mut self.target.objects, Arc::new(now));
+        for range in before.all.iter().flat_map(|o| o.code.iter()) {
+            if self.target.objects.at(range.start).is_none() {
+                self.registry.forget(&mut self.target, range.clone());
+                self.hooks.retain(|(address, _), _| !range.contains(address));
+                for state in &mut self.states {
+                    if let State::Placed(handle) = state
+                        && range.contains(&handle.address)
+                    {
+                        *state = State::Pending(String::new());
+                    }
+                }
+            }
+        }
+        self.complete = self.complete || is_complete(&self.target.objects);
+        Ok(())
+    }
+
+    /// Removes all probes; the target's text is as before.
+    pub(crate) fn remove_probes(&mut self) -> Result<()> {
+        let mut handles: Vec<Handle> = Vec::new();
+        for state in &mut self.states {
+            if let State::Placed(handle) = core::mem::replace(state, State::Failed) {
+                handles.push(handle);
+            }
+        }
+        // Guards go last: they protect the probes.
+        let events = self.registry.unregister(&mut self.target, &handles);
+        let hooks: Vec<Handle> = core::mem::take(&mut self.hooks).into_values().collect();
+        events.and_then(|()| self.registry.unregister(&mut self.target, &hooks)).map_err(HostError::Probe)
+    }
+
+    /// The addresses where our breakpoints stand.
+    pub(crate) fn armed(&self) -> usize {
+        self.registry.armed().count()
+    }
+}
+
+/// Whether every object that a mapped one needs is mapped.
+fn is_complete(objects: &Objects) -> bool {
+    let mapped = |name: &String| objects.all.iter().any(|o| o.is_called(name));
+    objects.all.iter().all(|o| o.object.needed().iter().all(mapped))
+}

@@ -1,0 +1,47 @@
+//! Control of a process from outside: in the tool.
+//!
+//! A trace begins with one thread of the target, held for a millisecond: at the program's first instruction, or
+//! wherever it happens to be. In that time the agent is mapped ([`inject`]), the objects are looked at ([`objects`]),
+//! places are resolved ([`resolve`]), and breakpoints planted by the registry of `kprobes` through its host
+//! ([`target`]). Then the thread goes on, and nothing is traced by `ptrace` any more: a debugger can attach as ever.
+//!
+//! What happens later reaches the tool through the shared memory: records in rings, and events in mailboxes, whose
+//! thread waits and makes system calls for us meanwhile.
+
+mod check;
+mod clock;
+mod depart;
+mod drain;
+mod error;
+mod follow;
+mod hooks;
+mod image;
+mod inject;
+mod launch;
+mod mail;
+mod maps;
+mod member;
+mod memory;
+mod objects;
+mod process;
+mod ptrace;
+mod resolve;
+mod returns;
+mod scrub;
+mod shared;
+mod stop;
+mod table;
+mod tally;
+mod target;
+mod trace;
+
+pub use check::{Verdict, View};
+pub use clock::Clock;
+pub use error::{HostError, Result};
+pub use image::Image;
+pub use member::DEFAULT_MAXACTIVE;
+pub use objects::{Cache, Mapped, Objects};
+pub use process::{executable, is_alive, thread_name};
+pub use resolve::{Resolved, resolve};
+pub use tally::Tally;
+pub use trace::{Notice, Options, Record, Trace};

@@ -1,0 +1,163 @@
+//! The objects that are mapped in a target: its program and its libraries, with their symbols.
+
+use super::Result;
+use super::maps::{Mapping, mappings};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use symbols::{Function, Object};
+
+/// ELF files that were read, by device and inode: processes of one trace mostly share them.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    files: HashMap<(i32, i32, u64), Option<Arc<Object>>>,
+}
+
+/// An object as it is mapped.
+#[derive(Clone, Debug)]
+pub struct Mapped {
+    /// The path that the target knows it by.
+    pub path: String,
+    /// Its symbols.
+    pub object: Arc<Object>,
+    /// What to add to an address of the file.
+    pub bias: u64,
+    /// Its executable mappings.
+    pub code: Vec<Range<u64>>,
+}
+
+impl Mapped {
+    /// The last component of the path.
+    #[must_use]
+    pub fn base_name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// Whether `name` means this object: its path, its soname, or its base name, also without what follows `.so`
+    /// (`libc`, `libc.so`).
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let short = |full: &str| full.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(".so"));
+        self.path == name
+            || short(self.base_name())
+            || self.object.soname().is_some_and(short)
+            || name.contains('/') && same_file(Path::new(name), Path::new(&self.path))
+    }
+
+    /// Whether `address` is in its code.
+    #[must_use]
+    pub fn holds(&self, address: u64) -> bool {
+        self.code.iter().any(|r| r.contains(&address))
+    }
+
+    /// An address of the target as one of the file.
+    #[must_use]
+    pub fn to_file(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.bias)
+    }
+
+    /// An address of the file as one of the target.
+    #[must_use]
+    pub fn to_target(&self, address: u64) -> u64 {
+        address.wrapping_add(self.bias)
+    }
+
+    /// The function at an address of the target.
+    #[must_use]
+    pub fn function_at(&self, address: u64) -> Option<&Function> {
+        self.object.function_at(self.to_file(address))
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    let id = |p: &Path| p.metadata().ok().map(|m| (m.dev(), m.ino()));
+    id(a).is_some() && id(a) == id(b)
+}
+
+/// The objects of a process at one moment, its program first.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// In the order of their addresses, but for the program.
+    pub all: Vec<Mapped>,
+}
+
+impl Objects {
+    /// Reads what is mapped in `pid` now. Files that are no ELF objects for this machine are passed over.
+    ///
+    /// # Errors
+    ///
+    /// When the process has gone.
+    pub fn read(pid: i32, cache: &mut Cache) -> Result<Self> {
+        let mut all: Vec<Mapped> = Vec::new();
+        let program = std::fs::read_link(super::process::executable(pid)).unwrap_or_default();
+        for mapping in mappings(pid)?.iter().filter(|m| m.is_executable()) {
+            let Some(path) = mapping.file_path() else { continue };
+            let range = mapping.start..mapping.end;
+            if let Some(known) = all.iter_mut().find(|o| o.path == path && bias(&o.object, mapping) == Some(o.bias)) {
+                known.code.push(range);
+                continue;
+            }
+            let Some(object) = cache.object(pid, mapping, &path) else { continue };
+            let Some(bias) = bias(&object, mapping) else { continue };
+            all.push(Mapped { path, object, bias, code: vec![range] });
+        }
+        all.sort_by_key(|o| Path::new(&o.path) != program);
+        Ok(Self { all })
+    }
+
+    /// The object whose code holds `address`.
+    #[must_use]
+    pub fn at(&self, address: u64) -> Option<&Mapped> {
+        self.all.iter().find(|o| o.holds(address))
+    }
+
+    /// `SYMBOL`, its offset and its size, for an address.
+    #[must_use]
+    pub fn symbolize(&self, address: u64) -> Option<(String, u64, u64)> {
+        let object = self.at(address)?;
+        let function = object.function_at(address)?;
+        let name = match function.name() {
+            "" => format!("{}@{:#x}", object.base_name(), function.addr),
+            _ => function.demangled(),
+        };
+        Some((name, object.to_file(address).wrapping_sub(function.addr), function.size))
+    }
+
+    /// Whether a dynamic linker will map more: the program has an interpreter.
+    #[must_use]
+    pub fn is_dynamic(&self) -> bool {
+        self.all.first().is_some_and(|o| o.object.interpreter().is_some())
+    }
+}
+
+/// What the loader added, from where it mapped which part of the file.
+fn bias(object: &Object, mapping: &Mapping) -> Option<u64> {
+    let page = |a: u64| a & !0xfff;
+    let covers = |l: &&symbols::Load| {
+        l.is_executable() && page(l.offset) <= mapping.offset && mapping.offset < l.offset + l.filesz.max(1)
+    };
+    let load = object.loads().iter().find(covers)?;
+    let vaddr = page(load.vaddr).wrapping_add(mapping.offset - page(load.offset));
+    Some(mapping.start.wrapping_sub(vaddr))
+}
+
+impl Cache {
+    /// The object of a mapping, if its file can be had unchanged.
+    fn object(&mut self, pid: i32, mapping: &Mapping, path: &str) -> Option<Arc<Object>> {
+        let key = mapping.file;
+        if let Some(known) = self.files.get(&key) {
+            return known.clone();
+        }
+        let candidates = [
+            PathBuf::from(format!("/proc/{pid}/root{path}")),
+            super::process::executable(pid),
+            PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start, mapping.end)),
+        ];
+        let same = |p: &&PathBuf| p.metadata().is_ok_and(|m| m.ino() == key.2);
+        let object = candidates.iter().find(same).and_then(|p| Object::read(p).ok()).map(Arc::new);
+        self.files.insert(key, object.clone());
+        object
+    }
+}

@@ -1,0 +1,110 @@
+//! Facts of a process, from `/proc`.
+
+use super::maps::process_error;
+use super::{HostError, Result};
+use procfs::process::{Process, Status};
+use std::fs;
+use std::path::PathBuf;
+
+/// What the kernel says of a process.
+///
+/// # Errors
+///
+/// When there is none.
+pub(crate) fn status(pid: i32) -> Result<Status> {
+    Process::new(pid).and_then(|p| p.status()).map_err(|e| process_error(pid, "read its status", e))
+}
+
+/// Whether `pid` is there and not a zombie.
+#[must_use]
+pub fn is_alive(pid: i32) -> bool {
+    status(pid).is_ok_and(|s| !s.state.starts_with(['Z', 'X']))
+}
+
+/// Threads of `pid`.
+pub(crate) fn threads(pid: i32) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The name of a thread; empty when it has gone.
+#[must_use]
+pub fn thread_name(pid: i32, tid: i32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+    name.trim_end_matches('\n').to_owned()
+}
+
+/// Signals pending for a thread alone, as a set.
+pub(crate) fn pending_signals(pid: i32, tid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("SigPnd:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// The program that a process runs, also when its file was deleted.
+#[must_use]
+pub fn executable(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+/// Refuses a process that may not or should not be traced; says which rule.
+///
+/// # Errors
+///
+/// The rule.
+pub(crate) fn check(pid: i32) -> Result<()> {
+    let status = status(pid)?;
+    if status.state.starts_with(['Z', 'X']) {
+        return Err(HostError::Gone { pid });
+    }
+    if pid == std::process::id().cast_signed() {
+        return Err(HostError::NotPermitted { pid, why: "that is this tool itself".into() });
+    }
+    if status.tgid != pid {
+        let why = format!("{pid} is a thread of process {}: give that number", status.tgid);
+        return Err(HostError::NotPermitted { pid, why });
+    }
+    if status.tracerpid != 0 {
+        let tracer = status.tracerpid;
+        return Err(HostError::Traced { pid, tracer, name: thread_name(tracer, tracer) });
+    }
+    if is_kernel_thread(pid) {
+        return Err(HostError::NotPermitted { pid, why: "it is a kernel thread: it has no program".into() });
+    }
+    match status.seccomp.unwrap_or(0) {
+        0 => Ok(()),
+        mode => Err(HostError::Seccomp { pid, mode }),
+    }
+}
+
+fn is_kernel_thread(pid: i32) -> bool {
+    fs::read_link(executable(pid)).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// Why `PTRACE_SEIZE` was refused.
+pub(crate) fn denial(pid: i32) -> HostError {
+    let Ok(status) = status(pid) else { return HostError::NoProcess { pid } };
+    if status.tracerpid != 0 {
+        let tracer = status.tracerpid;
+        return HostError::Traced { pid, tracer, name: thread_name(tracer, tracer) };
+    }
+    // SAFETY: has no argument and cannot fail.
+    let me = unsafe { libc::geteuid() };
+    let why = if status.ruid != me || status.euid != me {
+        format!("it belongs to user {} and you are user {me}: become that user, or root (ptrace(2))", status.ruid)
+    } else if yama_scope() > 0 {
+        format!(
+            "the Yama security module (kernel.yama.ptrace_scope = {}) allows it for your own children only: start the \
+             program with `kprobe trace … -- COMMAND`, or become root",
+            yama_scope()
+        )
+    } else {
+        "it has made itself not dumpable (prctl PR_SET_DUMPABLE), or has capabilities that you lack: become root".into()
+    };
+    HostError::NotPermitted { pid, why }
+}
+
+fn yama_scope() -> u32 {
+    let text = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}

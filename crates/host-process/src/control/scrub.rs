@@ -1,0 +1,103 @@
+//! What an earlier trace left behind is taken away: by a tool that was killed, or in children that were not followed.
+
+use super::maps::mappings;
+use super::memory::Memory;
+use super::process;
+use super::stop::{Held, Remote};
+use super::{HostError, Result};
+use crate::abi::{Home, Shared};
+use core::mem::offset_of;
+use hit::returns::Pool;
+use hit::{Probe, Site};
+
+const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
+const BREAKPOINT: [u8; 1] = [0xCC];
+
+/// Restores the text of a held process whose agent is at `home`, and empties its table of probes.
+///
+/// Refuses when another tool is at work: its heart beats.
+pub(crate) fn scrub(held: &mut Held, pid: i32, home: u64, shared: u64) -> Result<()> {
+    let memory = Memory::open(pid)?;
+    if is_attended(&memory, shared)? {
+        return Err(HostError::Busy { pid });
+    }
+    restore_text(&memory, home)?;
+    held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
+    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0])?;
+    forget_probes(&memory, home)
+}
+
+/// Whether a tool listens: it says so, and its heart beats.
+fn is_attended(memory: &Memory, shared: u64) -> Result<bool> {
+    if memory.half(shared + offset_of!(Shared, listening) as u64)? == 0 {
+        return Ok(false);
+    }
+    let beat = || memory.half(shared + offset_of!(Shared, heartbeat) as u64);
+    let before = beat()?;
+    std::thread::sleep(super::trace::HEARTBEAT * 4);
+    Ok(beat()? != before)
+}
+
+/// Puts the original bytes back wherever a breakpoint of ours stands.
+fn restore_text(memory: &Memory, home: u64) -> Result<()> {
+    let used = memory.half(home + offset_of!(Home, sites_used) as u64)?;
+    for index in 0..u64::from(used) {
+        let site = home + offset_of!(Home, sites) as u64 + index * size_of::<Site>() as u64;
+        if memory.half(site + offset_of!(Site, state) as u64)? != Site::ARMED {
+            continue;
+        }
+        let address = memory.word(site + offset_of!(Site, address) as u64)?;
+        let mut now = [0];
+        if memory.read(address, &mut now).is_ok() && now == BREAKPOINT {
+            let original = memory.word(site + offset_of!(Site, original) as u64)?;
+            memory.write(address, &original.to_le_bytes()[..1])?;
+        }
+        memory.write(site + offset_of!(Site, state) as u64, &[0; 4])?;
+    }
+    Ok(())
+}
+
+/// No probe of the earlier trace remains; activations of its return probes will only go home.
+fn forget_probes(memory: &Memory, home: u64) -> Result<()> {
+    let sites = memory.half(home + offset_of!(Home, sites_used) as u64)?;
+    for index in 0..u64::from(sites) {
+        let site = home + offset_of!(Home, sites) as u64 + index * size_of::<Site>() as u64;
+        memory.write(site + offset_of!(Site, first) as u64, &[0; 4])?;
+    }
+    let probes = memory.half(home + offset_of!(Home, probes_used) as u64)?;
+    for index in 0..u64::from(probes) {
+        let probe = home + offset_of!(Home, probes) as u64 + index * size_of::<Probe>() as u64;
+        memory.write(probe + offset_of!(Probe, state) as u64, &[0; 4])?;
+    }
+    let epoch = home + (offset_of!(Home, pool) + offset_of!(Pool, epoch)) as u64;
+    memory.write(epoch, &memory.half(epoch)?.wrapping_add(1).to_le_bytes())?;
+    memory.write(home + offset_of!(Home, probes_used) as u64, &[0; 4])?;
+    memory.write(home + offset_of!(Home, programs_used) as u64, &[0; 4])?;
+    Ok(())
+}
+
+/// Restores the text of every process that shares the mapping with inode `inode` and is not in `known`: children that
+/// were forked from a traced process and not followed. What cannot be reached is left as it is: its probes count
+/// nothing and harm nothing.
+pub(crate) fn scrub_family(device: (i32, i32, u64), known: &[i32]) {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids.filter(|p| !known.contains(p) && *p != std::process::id().cast_signed()) {
+        let Ok(maps) = mappings(pid) else { continue };
+        let Some(shared) = maps.iter().find(|m| m.file == device) else { continue };
+        let _ = scrub_child(pid, shared.start);
+    }
+}
+
+fn scrub_child(pid: i32, shared: u64) -> Result<()> {
+    let memory = Memory::open(pid)?;
+    let home = memory.word(shared + offset_of!(Shared, home) as u64)?;
+    restore_text(&memory, home)?;
+    if !process::is_alive(pid) {
+        return Ok(());
+    }
+    let mut held = Held::any(pid)?;
+    held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
+    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0])?;
+    held.release()
+}

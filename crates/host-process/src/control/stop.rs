@@ -1,0 +1,256 @@
+//! A thread of the target that is held for a moment, and system calls made with it.
+//!
+//! # Why this way
+//!
+//! One thread is enough to map memory, and stopping one harms nobody. It can be anywhere, inside an allocator or a
+//! signal handler, so nothing of the target's is called: the thread is made to run a `syscall` instruction, which the
+//! vdso has, or later the agent's own.
+//!
+//! # What must be right (each of these has killed a target)
+//!
+//! 1. A `SIGTRAP` of another probe may be pending already: it is let through, and the thread stopped again.
+//! 2. A stop may report a signal's delivery instead of our own interruption: the signal is delivered, then we wait on.
+//! 3. `SIGTRAP` must not be blocked while the thread runs for us, or the kernel resets its disposition.
+//! 4. Vector registers are saved too: the agent's start-up code uses them.
+//! 5. Some system calls end with `EINTR` after any stop, even without a signal: those are rewound.
+//! 6. Every error path gives the thread back as it was: [`Held`] does that when it is dropped.
+
+use super::maps::{Mapping, mappings};
+use super::memory::Memory;
+use super::ptrace::{self, Registers, Stop};
+use super::{HostError, Result, process};
+use std::io;
+
+/// A set of all signals but `SIGTRAP`.
+const ALL_BUT_SIGTRAP: u64 = !(1 << (libc::SIGTRAP - 1));
+/// `syscall`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// How often a thread is stopped anew because of a pending `SIGTRAP`.
+const ATTEMPTS: usize = 10_000;
+
+/// System calls that return `EINTR` after a stop (signal(7), "Interruption of system calls by stop signals").
+const NOT_RESTARTED: [i64; 6] = [
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+];
+
+/// Whoever can make system calls in the target.
+pub(crate) trait Remote {
+    /// Makes a system call; its result, or the error.
+    fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64>;
+}
+
+/// A result of the kernel's as a `Result`.
+pub(crate) fn checked(pid: i32, what: &'static str, result: u64) -> Result<u64> {
+    let error = match result.cast_signed() {
+        code @ -4095..0 => io::Error::from_raw_os_error(-(code as i32)),
+        _ => return Ok(result),
+    };
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            ": its limit for memory (ulimit -v) may be too low: the agent reserves about 40 MB of address space"
+        }
+        Some(libc::EMFILE) => ": it has no free file descriptor left (ulimit -n); one is needed for a moment",
+        _ => "",
+    };
+    Err(HostError::Remote { pid, what, error, hint })
+}
+
+/// A thread that stands still for us. Dropping it lets it go on as if nothing had been.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pid: i32,
+    tid: i32,
+    saved: Registers,
+    mask: u64,
+    vectors: Vec<u8>,
+    gadget: u64,
+    /// The signal to deliver when it is let go.
+    deliver: i32,
+    attached: bool,
+}
+
+impl Held {
+    /// Stops some thread of a running process.
+    pub(crate) fn any(pid: i32) -> Result<Self> {
+        let mut threads = process::threads(pid);
+        threads.sort_by_key(|&tid| tid != pid);
+        let mut last = HostError::NoProcess { pid };
+        for tid in threads {
+            match Self::thread(pid, tid) {
+                Ok(held) => return Ok(held),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Stops one thread.
+    pub(crate) fn thread(pid: i32, tid: i32) -> Result<Self> {
+        match ptrace::seize(tid, 0) {
+            Ok(()) => {}
+            Err(HostError::Os { error, .. }) if error.raw_os_error() == Some(libc::EPERM) => {
+                return Err(process::denial(pid));
+            }
+            Err(error) => return Err(error),
+        }
+        let stopped = ptrace::interrupt(tid).and_then(|()| quiet_stop(pid, tid));
+        if let Err(error) = stopped {
+            let _ = ptrace::detach(tid, 0);
+            return Err(error);
+        }
+        Self::take(pid, tid)
+    }
+
+    /// Takes a thread that is traced by us and stands still: at an exec stop, or after [`quiet_stop`].
+    pub(crate) fn take(pid: i32, tid: i32) -> Result<Self> {
+        let held = Self::save(pid, tid);
+        if held.is_err() {
+            let _ = ptrace::detach(tid, 0);
+        }
+        held
+    }
+
+    fn save(pid: i32, tid: i32) -> Result<Self> {
+        let mut saved = ptrace::registers(tid)?;
+        rewind_interrupted_call(&mut saved);
+        let (mask, vectors) = (ptrace::signal_mask(tid)?, ptrace::vector_state(tid)?);
+        let gadget = find_gadget(pid)?;
+        ptrace::set_signal_mask(tid, ALL_BUT_SIGTRAP)?;
+        Ok(Self { pid, tid, saved, mask, vectors, gadget, deliver: 0, attached: true })
+    }
+
+    /// The thread's id.
+    pub(crate) fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// From now on, use this `syscall` instruction: nobody can put a probe there.
+    pub(crate) fn use_gadget(&mut self, gadget: u64) {
+        self.gadget = gadget;
+    }
+
+    /// Lets the thread run a function that ends in a breakpoint: `rdi` is `argument`, the stack `sp`; its `rax`.
+    pub(crate) fn run(&mut self, function: u64, argument: u64, sp: u64) -> Result<u64> {
+        let mut regs = self.saved;
+        (regs.rip, regs.rdi, regs.rsp, regs.rax, regs.orig_rax) = (function, argument, sp, 0, u64::MAX);
+        ptrace::set_registers(self.tid, &regs)?;
+        ptrace::cont(self.tid, 0)?;
+        self.until_trap(ptrace::cont).map(|r| r.rax)
+    }
+
+    fn until_trap(&self, again: fn(i32, i32) -> Result<()>) -> Result<Registers> {
+        loop {
+            match ptrace::wait(self.tid)? {
+                Stop::Signal(libc::SIGTRAP) => return ptrace::registers(self.tid),
+                Stop::Signal(signal) => {
+                    let rip = ptrace::registers(self.tid)?.rip;
+                    let what = format!("signal {signal} at {rip:#x} while it ran for us");
+                    return Err(HostError::Unexpected { pid: self.pid, what });
+                }
+                Stop::Ended(_) => return Err(HostError::Gone { pid: self.pid }),
+                Stop::Event(..) | Stop::Syscall => again(self.tid, 0)?,
+            }
+        }
+    }
+
+    /// Gives the thread back; it goes on.
+    pub(crate) fn release(mut self) -> Result<()> {
+        self.restore()?;
+        self.attached = false;
+        ptrace::detach(self.tid, self.deliver)
+    }
+
+    fn restore(&self) -> Result<()> {
+        ptrace::set_vector_state(self.tid, &self.vectors)?;
+        ptrace::set_registers(self.tid, &self.saved)?;
+        ptrace::set_signal_mask(self.tid, self.mask)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.attached {
+            // A target that has gone needs nothing back.
+            let _ = self.restore();
+            let _ = ptrace::detach(self.tid, self.deliver);
+        }
+    }
+}
+
+impl Remote for Held {
+    fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
+        let mut regs = self.saved;
+        (regs.rip, regs.rax, regs.orig_rax) = (self.gadget, number.cast_unsigned(), u64::MAX);
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+        ptrace::set_registers(self.tid, &regs)?;
+        ptrace::step(self.tid)?;
+        let mut after = self.until_trap(|tid, _| ptrace::step(tid))?;
+        if after.rip == self.gadget {
+            // A stop on the way out of a system call reports a step before the first instruction.
+            ptrace::step(self.tid)?;
+            after = self.until_trap(|tid, _| ptrace::step(tid))?;
+        }
+        if after.rip != self.gadget + SYSCALL.len() as u64 {
+            let what = format!("{what} ended at {:#x}", after.rip);
+            return Err(HostError::Unexpected { pid: self.pid, what });
+        }
+        checked(self.pid, what, after.rax)
+    }
+}
+
+/// Waits until an interrupted thread stands in its interruption with no `SIGTRAP` pending (points 1 and 2).
+fn quiet_stop(pid: i32, tid: i32) -> Result<()> {
+    let mut interrupt_again = false;
+    for _ in 0..ATTEMPTS {
+        match ptrace::wait(tid)? {
+            Stop::Ended(_) => return Err(HostError::Gone { pid }),
+            Stop::Signal(signal) => {
+                ptrace::cont(tid, signal)?;
+                if core::mem::take(&mut interrupt_again) {
+                    ptrace::interrupt(tid)?;
+                }
+            }
+            Stop::Event(..) | Stop::Syscall => {
+                if process::pending_signals(pid, tid) & !ALL_BUT_SIGTRAP == 0 {
+                    return Ok(());
+                }
+                // Its delivery is the next stop.
+                interrupt_again = true;
+                ptrace::cont(tid, 0)?;
+            }
+        }
+    }
+    Err(HostError::Unexpected { pid, what: format!("thread {tid} traps all the time and cannot be stopped") })
+}
+
+fn rewind_interrupted_call(regs: &mut Registers) {
+    let number = regs.orig_rax.cast_signed();
+    if NOT_RESTARTED.contains(&number) && regs.rax.cast_signed() == -i64::from(libc::EINTR) {
+        regs.rip -= SYSCALL.len() as u64;
+        regs.rax = regs.orig_rax;
+        regs.orig_rax = u64::MAX;
+    }
+}
+
+/// A `syscall` instruction in the target, in the vdso if possible.
+fn find_gadget(pid: i32) -> Result<u64> {
+    let memory = Memory::open(pid)?;
+    let mut code: Vec<Mapping> = mappings(pid)?;
+    code.retain(|m| m.is_executable() && m.path != procfs::process::MMapPath::Vsyscall);
+    code.sort_by_key(|m| m.path != procfs::process::MMapPath::Vdso);
+    for mapping in code {
+        let mut bytes = vec![0; (mapping.end - mapping.start).min(4 << 20) as usize];
+        if memory.read(mapping.start, &mut bytes).is_err() {
+            continue;
+        }
+        if let Some(at) = bytes.windows(SYSCALL.len()).position(|w| w == SYSCALL) {
+            return Ok(mapping.start + at as u64);
+        }
+    }
+    Err(HostError::Unexpected { pid, what: "it has no `syscall` instruction to make system calls with".into() })
+}

@@ -1,0 +1,160 @@
+//! The probe table in another process: plain data as bytes, and back.
+
+use super::Result;
+use super::target::Target;
+use crate::abi::{BUCKETS, Home};
+use core::mem::offset_of;
+use hit::{Probe, Site};
+use kprobes::{ProbeData, SiteData};
+use sync::{Bucket, Table};
+
+/// Writes integers at the offsets of a `repr(C)` structure.
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn of<T>() -> Self {
+        Self(vec![0; size_of::<T>()])
+    }
+
+    fn put(mut self, offset: usize, bytes: &[u8]) -> Self {
+        if let Some(place) = self.0.get_mut(offset..offset + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        self
+    }
+
+    fn word(self, offset: usize, value: u64) -> Self {
+        self.put(offset, &value.to_le_bytes())
+    }
+
+    fn half(self, offset: usize, value: u32) -> Self {
+        self.put(offset, &value.to_le_bytes())
+    }
+}
+
+pub(crate) fn site_bytes(site: &SiteData) -> Vec<u8> {
+    let op: Vec<u8> = site.op.iter().flat_map(|w| w.to_le_bytes()).collect();
+    Fields::of::<Site>()
+        .word(offset_of!(Site, address), site.address)
+        .word(offset_of!(Site, slot), site.slot)
+        .put(offset_of!(Site, op), &op)
+        .put(offset_of!(Site, original), &site.original)
+        .half(offset_of!(Site, how), site.how)
+        .half(offset_of!(Site, length), site.length)
+        .0
+}
+
+pub(crate) fn probe_bytes(probe: &ProbeData) -> Vec<u8> {
+    Fields::of::<Probe>()
+        .half(offset_of!(Probe, state), Probe::REGISTERED)
+        .half(offset_of!(Probe, kind), probe.kind.code())
+        .half(offset_of!(Probe, id), probe.id)
+        .half(offset_of!(Probe, next), probe.next)
+        .half(offset_of!(Probe, code), probe.code.0)
+        .half(offset_of!(Probe, code_length), probe.code.1)
+        .half(offset_of!(Probe, bit), probe.bit)
+        .half(offset_of!(Probe, maxactive), probe.maxactive)
+        .word(offset_of!(Probe, data), probe.data)
+        .0
+}
+
+/// What stands in a target's table.
+#[derive(Debug)]
+pub(crate) struct StoredSite {
+    pub(crate) index: u32,
+    pub(crate) data: SiteData,
+    pub(crate) armed: bool,
+    pub(crate) first: u32,
+}
+
+/// What stands in a target's table for a probe.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StoredProbe {
+    pub(crate) next: u32,
+    pub(crate) kind: u32,
+    pub(crate) bit: u32,
+}
+
+fn half_at(bytes: &[u8], offset: usize) -> u32 {
+    bytes.get(offset..offset + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+fn word_at(bytes: &[u8], offset: usize) -> u64 {
+    bytes.get(offset..offset + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn entries<T>(target: &Target, offset: usize, used: u32) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; used as usize * size_of::<T>()];
+    target.memory().read(target.home(offset), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// All sites of a target's table.
+pub(crate) fn sites(target: &Target) -> Result<Vec<StoredSite>> {
+    let used = target.home_half(offset_of!(Home, sites_used))?;
+    let bytes = entries::<Site>(target, offset_of!(Home, sites), used)?;
+    let read = |(index, b): (usize, &[u8])| {
+        let op_at = |i: usize| word_at(b, offset_of!(Site, op) + 8 * i);
+        let original = offset_of!(Site, original);
+        StoredSite {
+            index: index as u32,
+            data: SiteData {
+                address: word_at(b, offset_of!(Site, address)),
+                slot: word_at(b, offset_of!(Site, slot)),
+                op: core::array::from_fn(op_at),
+                original: b.get(original..original + 16).and_then(|o| o.try_into().ok()).unwrap_or_default(),
+                how: half_at(b, offset_of!(Site, how)),
+                length: half_at(b, offset_of!(Site, length)),
+            },
+            armed: half_at(b, offset_of!(Site, state)) == Site::ARMED,
+            first: half_at(b, offset_of!(Site, first)),
+        }
+    };
+    Ok(bytes.chunks_exact(size_of::<Site>()).enumerate().map(read).collect())
+}
+
+/// All probes of a target's table.
+pub(crate) fn probes(target: &Target) -> Result<Vec<StoredProbe>> {
+    let used = target.home_half(offset_of!(Home, probes_used))?;
+    let bytes = entries::<Probe>(target, offset_of!(Home, probes), used)?;
+    let read = |b: &[u8]| StoredProbe {
+        next: half_at(b, offset_of!(Probe, next)),
+        kind: half_at(b, offset_of!(Probe, kind)),
+        bit: half_at(b, offset_of!(Probe, bit)),
+    };
+    Ok(bytes.chunks_exact(size_of::<Probe>()).map(read).collect())
+}
+
+/// The chain of probes that begins at `first` (an index + 1).
+pub(crate) fn chain(probes: &[StoredProbe], first: u32) -> Vec<u32> {
+    let mut chain = Vec::new();
+    let mut next = first;
+    while let Some(index) = next.checked_sub(1).filter(|_| chain.len() < hit::MAX_CHAIN) {
+        let Some(probe) = probes.get(index as usize) else { break };
+        chain.push(index);
+        next = probe.next;
+    }
+    chain
+}
+
+/// Which bucket of the target's table is to hold `address`.
+///
+/// Reads the table a few buckets at a time, since the sequence of an address is a run of them.
+pub(crate) fn bucket_for(target: &Target, address: u64) -> Result<Option<usize>> {
+    const RUN: usize = 64;
+    let mut first = Table::start(address) & (BUCKETS - 1);
+    let mut left = BUCKETS;
+    while left > 0 {
+        let count = RUN.min(BUCKETS - first).min(left);
+        let mut bytes = vec![0; count * size_of::<Bucket>()];
+        let at = target.home(offset_of!(Home, buckets)) + (first * size_of::<Bucket>()) as u64;
+        target.memory().read(at, &mut bytes)?;
+        let usable = |b: &[u8]| matches!(word_at(b, 0), k if k == 0 || k == address);
+        if let Some(found) = bytes.chunks_exact(size_of::<Bucket>()).position(usable) {
+            return Ok(Some(first + found));
+        }
+        first = (first + count) & (BUCKETS - 1);
+        left -= count;
+    }
+    Ok(None)
+}

@@ -1,0 +1,52 @@
+//! What was counted for an event, in all processes of a trace.
+
+use super::member::{Member, State};
+use hit::Counters;
+use sync::primitive::{AtomicU64, Ordering};
+
+/// Counts and places of an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Times the probe ran; for a return probe, activations it watched.
+    pub hits: u64,
+    /// Times it could not run.
+    pub missed: u64,
+    /// Events that found no room.
+    pub lost: u64,
+    /// Returns.
+    pub returns: u64,
+    /// Activations that ended without returning.
+    pub unwound: u64,
+    /// Where and how it was placed, each once.
+    pub placed: Vec<String>,
+}
+
+impl Tally {
+    /// Activations that have not ended.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.hits.saturating_sub(self.returns).saturating_sub(self.unwound)
+    }
+
+    pub(crate) fn add(&mut self, counters: &Counters) {
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        self.hits += get(&counters.hits);
+        self.missed += get(&counters.missed);
+        self.lost += get(&counters.lost);
+        self.returns += get(&counters.returns);
+        self.unwound += get(&counters.unwound);
+    }
+
+    pub(crate) fn place(&mut self, state: &State, member: &Member) {
+        let State::Placed(handle) = state else { return };
+        let address = handle.address;
+        let place = match (member.target.objects.symbolize(address), member.target.objects.at(address)) {
+            (Some((name, offset, _)), Some(object)) => format!("{}:{name}+{offset:#x}", object.base_name()),
+            _ => format!("{address:#x}"),
+        };
+        let text = format!("{place} ({})", handle.placement);
+        if !self.placed.contains(&text) {
+            self.placed.push(text);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! A target as control's host: its table, its text, its slots, reached from outside.
+
+use super::inject::{Site as AgentSite, map};
+use super::maps::{gap_near, mappings};
+use super::memory::Memory;
+use super::objects::Objects;
+use super::returns;
+use super::stop::{Held, Remote};
+use super::{HostError, Result};
+use crate::abi::{ARENAS, Arena, BUCKETS, Home, MEMFD_NAME, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
+use core::mem::offset_of;
+use hit::{Probe, Site};
+use isa::x86::{self, Privilege, Verdict};
+use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sync::Bucket;
+
+/// Bytes of an area of slots.
+const ARENA_BYTES: u64 = 1 << 18;
+const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
+/// How long a grace period may take before a thread in a handler is taken for dead.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// x86-64 for control.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct X86Control;
+
+/// How an instruction is displaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    length: u8,
+    verdict: Verdict,
+}
+
+impl kprobes::Isa for X86Control {
+    type Plan = Plan;
+
+    const BREAKPOINT: u8 = x86::BREAKPOINT;
+    const MAX_LENGTH: usize = x86::MAX_LEN;
+
+    fn plan(bytes: &[u8], address: u64) -> core::result::Result<Plan, String> {
+        let analysis = x86::analyse(bytes, address, Privilege::User).map_err(|r| r.to_string())?;
+        Ok(Plan { length: analysis.len, verdict: analysis.verdict })
+    }
+
+    fn length(plan: &Plan) -> u8 {
+        plan.length
+    }
+
+    fn operation(plan: &Plan) -> Option<[u64; hit::OP_WORDS]> {
+        let Verdict::Emulate(op) = plan.verdict else { return None };
+        let bytes = op.to_bytes();
+        let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+        (!op.touches_memory()).then(|| core::array::from_fn(word))
+    }
+
+    fn image(plan: &Plan, address: u64, slot: u64) -> core::result::Result<Vec<u8>, String> {
+        let image = match plan.verdict {
+            Verdict::Emulate(op) => op.image(address, plan.length, slot),
+            Verdict::Slot(slot_plan) => slot_plan.image(slot),
+        };
+        image.map(|i| i.as_slice().to_vec()).map_err(|r| r.to_string())
+    }
+
+    fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
+        x86::boundaries(code, start).starts().collect()
+    }
+}
+
+/// A target: one process with the agent in it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) pid: i32,
+    pub(crate) agent: AgentSite,
+    pub(crate) objects: Arc<Objects>,
+    memory: Memory,
+    arenas: Vec<(u64, u64, u64)>,
+    programs_used: u32,
+    /// Who makes system calls in the target at the moment; without one, a thread is stopped for each.
+    remote: Option<Box<dyn Remote>>,
+}
+
+impl core::fmt::Debug for dyn Remote {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
+impl Target {
+    /// The target in `pid`, whose agent is at `agent`. What its home says of arenas and programs is taken over.
+    pub(crate) fn open(pid: i32, agent: AgentSite, objects: Objects) -> Result<Self> {
+        let memory = Memory::open(pid)?;
+        let objects = Arc::new(objects);
+        let mut target = Self { pid, agent, objects, memory, arenas: Vec::new(), programs_used: 0, remote: None };
+        target.programs_used = target.home_half(offset_of!(Home, programs_used))?;
+        let arenas = target.home_half(offset_of!(Home, arenas_used))?.min(ARENAS as u32);
+        for i in 0..u64::from(arenas) {
+            let at = target.home(offset_of!(Home, arenas)) + i * size_of::<Arena>() as u64;
+            let word = |n: u64| target.memory.word(at + 8 * n);
+            target.arenas.push((word(0)?, word(1)?, word(2)?));
+        }
+        Ok(target)
+    }
+
+    pub(crate) fn set_remote(&mut self, remote: Option<Box<dyn Remote>>) -> Option<Box<dyn Remote>> {
+        core::mem::replace(&mut self.remote, remote)
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Makes a system call in the target, by whoever can.
+    pub(crate) fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
+        self.with_remote(|remote| remote.call(what, number, args))
+    }
+
+    fn with_remote<T>(&mut self, f: impl FnOnce(&mut dyn Remote) -> Result<T>) -> Result<T> {
+        if let Some(remote) = self.remote.as_mut() {
+            return f(remote.as_mut());
+        }
+        let mut held = Held::any(self.pid)?;
+        held.use_gadget(self.memory.word(self.home(offset_of!(Home, gadget)))?);
+        let result = f(&mut held);
+        held.release()?;
+        result
+    }
+
+    pub(crate) fn home(&self, offset: usize) -> u64 {
+        self.agent.home + offset as u64
+    }
+
+    pub(crate) fn home_half(&self, offset: usize) -> Result<u32> {
+        self.memory.half(self.home(offset))
+    }
+
+    pub(crate) fn set_home_half(&self, offset: usize, value: u32) -> Result<()> {
+        self.memory.write(self.home(offset), &value.to_le_bytes())
+    }
+
+    /// Every processor that runs the target sees what was written to its text.
+    pub(crate) fn synchronize(&mut self) -> Result<()> {
+        self.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Whether `address` is in the agent's own memory.
+    fn is_ours(&self, address: u64) -> bool {
+        let name = format!("/memfd:{MEMFD_NAME}");
+        self.arenas.iter().any(|&(base, size, _)| (base..base + size).contains(&address))
+            || mappings(self.pid)
+                .is_ok_and(|maps| maps.iter().any(|m| m.contains(address) && m.file_path().is_some_and(|p| p == name)))
+            || (self.agent.home..self.agent.home + size_of::<Home>() as u64).contains(&address)
+            || self.memory.word(self.home(offset_of!(Home, gadget))).is_ok_and(|g| g.abs_diff(address) < 0x10000)
+    }
+
+    fn place<T>(
+        &self,
+        offset: usize,
+        index: u32,
+        what: &'static str,
+        limit: usize,
+    ) -> core::result::Result<u64, Error> {
+        if index as usize >= limit {
+            return Err(Error::Full { what, limit });
+        }
+        Ok(self.home(offset) + u64::from(index) * size_of::<T>() as u64)
+    }
+
+    fn store(&self, at: u64, bytes: &[u8]) -> core::result::Result<(), Error> {
+        self.memory.write(at, bytes).map_err(failed)
+    }
+
+    fn new_arena(&mut self, address: u64) -> Result<u64> {
+        let maps = mappings(self.pid)?;
+        let Some(place) = gap_near(&maps, address, ARENA_BYTES) else {
+            let what = format!("no free address space within 1 GiB of {address:#x} for copies of instructions");
+            return Err(HostError::Unexpected { pid: self.pid, what });
+        };
+        let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+        let exact = libc::MAP_FIXED_NOREPLACE as u64;
+        let base = self.with_remote(|remote| map(remote, place, ARENA_BYTES, protection, exact))?;
+        let index = self.arenas.len();
+        if index >= ARENAS {
+            return Err(Error::Full { what: "areas of slots", limit: ARENAS }.into());
+        }
+        self.arenas.push((base, ARENA_BYTES, 0));
+        self.set_home_half(offset_of!(Home, arenas_used), index as u32 + 1)?;
+        self.note_arena(index)?;
+        Ok(base)
+    }
+
+    fn note_arena(&self, index: usize) -> Result<()> {
+        let Some(&(base, size, used)) = self.arenas.get(index) else { return Ok(()) };
+        let at = self.home(offset_of!(Home, arenas)) + (index * size_of::<Arena>()) as u64;
+        let bytes: Vec<u8> = [base, size, used].iter().flat_map(|w| w.to_le_bytes()).collect();
+        self.memory.write(at, &bytes)
+    }
+
+    /// Threads that are in a handler.
+    pub(crate) fn in_handlers(&self) -> Result<Vec<u64>> {
+        let mut bytes = vec![0u8; 8 * crate::abi::ACTIVE];
+        self.memory.read(self.home(offset_of!(Home, active)), &mut bytes)?;
+        let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        Ok(words.filter(|&w| w != 0).collect())
+    }
+}
+
+/// The function of an object's that holds `address`, with its code as the file has it.
+pub(crate) fn function_in(objects: &Objects, address: u64) -> core::result::Result<Function, Error> {
+    let object = objects.at(address).ok_or(Error::NotText { address })?;
+    let bounds = object.object.function_bounds(object.to_file(address)).filter(|&(start, end)| start < end);
+    let (start, end) = bounds.ok_or(Error::UnknownFunction { address })?;
+    let code = object.object.code(start, (end - start) as usize).ok_or(Error::UnknownFunction { address })?;
+    Ok(Function { start: object.to_target(start), code: code.to_vec() })
+}
+
+/// A failure of the host's, as control reports it.
+pub(crate) fn failed(error: HostError) -> Error {
+    match error {
+        HostError::Probe(error) => error,
+        other => Error::Host(other.to_string()),
+    }
+}
+
+impl kprobes::Host for Target {
+    type Isa = X86Control;
+
+    fn read(&mut self, address: u64, out: &mut [u8]) -> core::result::Result<(), Error> {
+        self.memory.read(address, out).map_err(failed)
+    }
+
+    fn function(&mut self, address: u64) -> core::result::Result<Function, Error> {
+        match function_in(&self.objects, address) {
+            Err(Error::NotText { .. }) if self.is_ours(address) => Err(Error::Ours { address }),
+            found => found,
+        }
+    }
+
+    fn return_scheme(&mut self, start: u64) -> core::result::Result<ReturnScheme, Error> {
+        let function = self.function(start)?;
+        returns::scheme(&self.objects, &function)
+    }
+
+    fn slot(&mut self, address: u64) -> core::result::Result<u64, Error> {
+        const REACH: u64 = 1 << 30;
+        let fits = |&(base, size, used): &(u64, u64, u64)| used + SLOT_BYTES <= size && base.abs_diff(address) < REACH;
+        let index = match self.arenas.iter().position(fits) {
+            Some(index) => index,
+            None => {
+                self.new_arena(address).map_err(failed)?;
+                self.arenas.len() - 1
+            }
+        };
+        let arena = self.arenas.get_mut(index).ok_or(Error::Full { what: "areas of slots", limit: ARENAS })?;
+        let slot = arena.0 + arena.2;
+        arena.2 += SLOT_BYTES;
+        self.note_arena(index).map_err(failed)?;
+        Ok(slot)
+    }
+
+    fn write_slot(&mut self, slot: u64, code: &[u8]) -> core::result::Result<(), Error> {
+        self.store(slot, code)
+    }
+
+    fn store_program(&mut self, code: &[u8]) -> core::result::Result<u32, Error> {
+        let at = self.programs_used;
+        let end = at as usize + code.len().next_multiple_of(8);
+        if end > PROGRAM_BYTES {
+            return Err(Error::Full { what: "bytes of fetch programs", limit: PROGRAM_BYTES });
+        }
+        self.store(self.home(offset_of!(Home, programs)) + u64::from(at), code)?;
+        self.programs_used = end as u32;
+        self.set_home_half(offset_of!(Home, programs_used), self.programs_used).map_err(failed)?;
+        Ok(at)
+    }
+
+    fn store_site(&mut self, index: u32, site: &SiteData) -> core::result::Result<(), Error> {
+        let at = self.place::<Site>(offset_of!(Home, sites), index, "sites", SITES)?;
+        self.store(at, &super::table::site_bytes(site))?;
+        self.set_home_half(offset_of!(Home, sites_used), index + 1).map_err(failed)
+    }
+
+    fn publish(&mut self, address: u64, index: u32) -> core::result::Result<(), Error> {
+        let full = Error::Full { what: "buckets of the probe table", limit: BUCKETS };
+        let bucket = super::table::bucket_for(self, address).map_err(failed)?.ok_or(full)?;
+        let at = self.home(offset_of!(Home, buckets)) + (bucket * size_of::<Bucket>()) as u64;
+        self.store(at + 8, &u64::from(index).to_le_bytes())?;
+        self.store(at, &address.to_le_bytes())
+    }
+
+    fn store_probe(&mut self, index: u32, probe: &ProbeData) -> core::result::Result<(), Error> {
+        let at = self.place::<Probe>(offset_of!(Home, probes), index, "probes", PROBES)?;
+        self.store(at, &super::table::probe_bytes(probe))?;
+        let used = self.home_half(offset_of!(Home, probes_used)).map_err(failed)?;
+        self.set_home_half(offset_of!(Home, probes_used), used.max(index + 1)).map_err(failed)
+    }
+
+    fn retire_probe(&mut self, index: u32) -> core::result::Result<(), Error> {
+        let at = self.place::<Probe>(offset_of!(Home, probes), index, "probes", PROBES)?;
+        self.store(at + offset_of!(Probe, state) as u64, &[0; 4])
+    }
+
+    fn set_first(&mut self, site: u32, first: u32) -> core::result::Result<(), Error> {
+        let at = self.place::<Site>(offset_of!(Home, sites), site, "sites", SITES)?;
+        self.store(at + offset_of!(Site, first) as u64, &first.to_le_bytes())
+    }
+
+    fn set_next(&mut self, probe: u32, next: u32) -> core::result::Result<(), Error> {
+        let at = self.place::<Probe>(offset_of!(Home, probes), probe, "probes", PROBES)?;
+        self.store(at + offset_of!(Probe, next) as u64, &next.to_le_bytes())
+    }
+
+    fn set_armed(&mut self, site: u32, armed: bool) -> core::result::Result<(), Error> {
+        let at = self.place::<Site>(offset_of!(Home, sites), site, "sites", SITES)?;
+        let state = if armed { Site::ARMED } else { 0 };
+        self.store(at + offset_of!(Site, state) as u64, &state.to_le_bytes())
+    }
+
+    fn patch(&mut self, bytes: &[(u64, u8)]) -> core::result::Result<(), Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        for &(address, byte) in bytes {
+            self.store(address, &[byte])?;
+        }
+        self.synchronize().map_err(failed)
+    }
+
+    fn grace(&mut self) {
+        let deadline = Instant::now() + GRACE;
+        let mut waiting = self.in_handlers().unwrap_or_default();
+        while !waiting.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+            let now = self.in_handlers().unwrap_or_default();
+            waiting.retain(|t| now.contains(t));
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! A trace: the processes that are traced together, and what comes from them.
+//!
+//! # Who does what
+//!
+//! The caller's thread owns the trace and makes every `ptrace` call (the kernel ties a tracee to one thread). It calls
+//! [`Trace::service`] again and again: that answers mailboxes, notices children and deaths, and collects records. A
+//! small thread of its own moves the heartbeat, so that agents do not take a busy tool for a dead one.
+
+use super::clock::Clock;
+use super::image::Image;
+use super::mail::{self, Mail};
+use super::member::{Member, News, Plan, State};
+use super::objects::{Cache, Objects};
+use super::shared::SharedMap;
+use super::stop::Held;
+use super::tally::Tally;
+use super::{HostError, Result, depart, follow, launch, process, scrub};
+use crate::abi::{self, event, mail as state};
+use events::Definition;
+use std::ffi::OsString;
+use std::process::Child;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use sync::primitive::Ordering;
+
+/// How often the heart beats.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// What is traced, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Follow forks and execs.
+    pub follow: bool,
+    /// Count only, record nothing.
+    pub count: bool,
+}
+
+/// An event from a traced process.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Index of its definition.
+    pub event: usize,
+    /// Time stamp counter.
+    pub time: u64,
+    /// Thread.
+    pub tid: i32,
+    /// Process.
+    pub pid: i32,
+    /// Processor.
+    pub cpu: u32,
+    /// Whether it is a return.
+    pub is_return: bool,
+    /// Address of the probe; for a return, of the function.
+    pub address: u64,
+    /// For a return, the address it goes to.
+    pub caller: u64,
+    /// What was fetched.
+    pub payload: Vec<u8>,
+    /// The thread's name.
+    pub comm: String,
+    /// What was mapped in the process, for symbols.
+    pub objects: Arc<Objects>,
+}
+
+/// Something to tell the user while a trace runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An event cannot be placed in a process.
+    Failed {
+        /// Index of its definition.
+        event: usize,
+        /// The process.
+        pid: i32,
+        /// The reason.
+        why: String,
+    },
+    /// Anything else.
+    Note(String),
+}
+
+/// The processes of one trace.
+#[derive(Debug)]
+pub struct Trace {
+    image: Image,
+    plan: Plan,
+    pub(super) members: Vec<Member>,
+    cache: Cache,
+    hearts: Arc<Mutex<Vec<Arc<SharedMap>>>>,
+    stop_heart: Arc<AtomicBool>,
+    tallies: Vec<Tally>,
+    records: Vec<Record>,
+    notices: Vec<Notice>,
+    /// Converts the records' time stamps.
+    pub clock: Clock,
+}
+
+impl Trace {
+    /// A trace of nothing yet. `image` is the agent.
+    #[must_use]
+    pub fn new(image: Image, definitions: Vec<Definition>, options: Options) -> Self {
+        let tallies = definitions.iter().map(|_| Tally::default()).collect();
+        let trace = Self {
+            image,
+            plan: Plan { definitions: Arc::new(definitions), follow: options.follow, count: options.count },
+            members: Vec::new(),
+            cache: Cache::default(),
+            hearts: Arc::default(),
+            stop_heart: Arc::default(),
+            tallies,
+            records: Vec::new(),
+            notices: Vec::new(),
+            clock: Clock::start(),
+        };
+        trace.start_heart();
+        trace
+    }
+
+    fn start_heart(&self) {
+        let (hearts, stop) = (self.hearts.clone(), self.stop_heart.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for shared in hearts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    shared.header().heartbeat.fetch_add(1, Ordering::Relaxed);
+                }
+                std::thread::sleep(HEARTBEAT);
+            }
+        });
+    }
+
+    /// Starts a command with the probes in it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or its program cannot be traced; it has not run an instruction then.
+    pub fn launch(&mut self, command: &[OsString]) -> Result<Child> {
+        let mut child = launch::held(command)?;
+        let pid = child.id().cast_signed();
+        let entered = self.enter_held(pid, pid);
+        if entered.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        entered.map(|()| child)
+    }
+
+    /// Puts the probes into a running process.
+    ///
+    /// # Errors
+    ///
+    /// When it may not be traced; it goes on as before.
+    pub fn attach(&mut self, pid: i32) -> Result<()> {
+        process::check(pid)?;
+        symbols::Object::read(&process::executable(pid))?;
+        let held = Held::any(pid)?;
+        self.enter(held, pid, true)
+    }
+
+    /// A thread that stands at an exec stop: the new program gets the probes, and goes on.
+    pub(super) fn enter_held(&mut self, pid: i32, tid: i32) -> Result<()> {
+        symbols::Object::read(&process::executable(pid))?;
+        let held = Held::take(pid, tid)?;
+        self.enter(held, pid, false)
+    }
+
+    fn enter(&mut self, mut held: Held, pid: i32, running: bool) -> Result<()> {
+        let mut member = Member::enter(&mut held, pid, &self.image, &self.plan, &mut self.cache)?;
+        member.complete = running || !member.target.objects.is_dynamic();
+        let shared = member.target.agent.shared.clone();
+        if let Some(bank) = shared.bank(0) {
+            bank.pid.store(u64::from(pid.cast_unsigned()), Ordering::Relaxed);
+        }
+        shared.header().listening.store(1, Ordering::Release);
+        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(shared);
+        member.target.set_remote(Some(Box::new(held)));
+        let placed = member.place(&self.plan);
+        let failed = match &placed {
+            Err(_) => true,
+            // An event that cannot be placed before anything has run is the user's error.
+            Ok(news) => self.members.is_empty() && news.iter().any(|n| matches!(n, News::Failed(..))),
+        };
+        if failed {
+            let _ = member.remove_probes();
+        }
+        drop(member.target.set_remote(None));
+        self.note(pid, placed?);
+        self.members.push(member);
+        Ok(())
+    }
+
+    fn note(&mut self, pid: i32, news: Vec<News>) {
+        self.notices.extend(news.into_iter().map(|n| match n {
+            News::Failed(event, why) => Notice::Failed { event, pid, why },
+            News::Note(text) => Notice::Note(text),
+        }));
+    }
+
+    /// Sleeps until an agent wants something, or `time` is over.
+    pub fn wait(&self, time: Duration) {
+        match self.members.as_slice() {
+            [one] => {
+                let bell = &one.target.agent.shared.header().doorbell;
+                let seen = bell.load(Ordering::Acquire);
+                if !self.has_mail() {
+                    mail::wait(bell, seen, time);
+                }
+            }
+            _ if self.has_mail() => {}
+            _ => std::thread::sleep(time.min(Duration::from_millis(1))),
+        }
+    }
+
+    fn has_mail(&self) -> bool {
+        self.members.iter().any(|m| mailbox_state(m) == Some(state::EVENT))
+    }
+
+    /// Answers agents, notices what became of the processes, collects records.
+    ///
+    /// # Errors
+    ///
+    /// When a target cannot be worked with any more.
+    pub fn service(&mut self) -> Result<()> {
+        self.adopt_children();
+        let waiting: Vec<usize> = (0..self.members.len())
+            .filter(|&i| self.members.get(i).and_then(mailbox_state) == Some(state::EVENT))
+            .collect();
+        for index in waiting {
+            self.answer(index)?;
+        }
+        self.collect();
+        self.bury();
+        self.clock.advance();
+        Ok(())
+    }
+
+    /// Children that have found themselves a bank become members.
+    fn adopt_children(&mut self) {
+        let mut found = Vec::new();
+        for parent in &self.members {
+            let shared = &parent.target.agent.shared;
+            for (index, bank) in shared.banks() {
+                let pid = bank.pid.load(Ordering::Acquire) as i32;
+                let is_known = |m: &Member| m.bank == index && Arc::ptr_eq(&m.target.agent.shared, shared);
+                let seen = |(s, i, _): &(Arc<SharedMap>, usize, i32)| *i == index && Arc::ptr_eq(s, shared);
+                if pid != 0 && !self.members.iter().any(is_known) && !found.iter().any(seen) {
+                    found.push((shared.clone(), index, pid));
+                }
+            }
+        }
+        for (shared, bank, pid) in found {
+            self.adopt(&shared, bank, pid);
+        }
+    }
+
+    fn adopt(&mut self, shared: &Arc<SharedMap>, bank: usize, pid: i32) {
+        let parent = self.members.iter().find(|m| Arc::ptr_eq(&m.target.agent.shared, shared));
+        let Some(parent) = parent else { return };
+        let objects = parent.target.objects.clone();
+        match Member::fork(parent, pid, bank, &mut self.cache) {
+            Ok(child) => self.members.push(child),
+            // It has ended already: what it counted is all there is.
+            Err(_) => self.harvest(shared, bank, &objects),
+        }
+    }
+
+    /// Takes a mailbox's event.
+    fn answer(&mut self, index: usize) -> Result<()> {
+        let Some(member) = self.members.get_mut(index) else { return Ok(()) };
+        let shared = member.target.agent.shared.clone();
+        let Some(bank) = shared.bank(member.bank) else { return Ok(()) };
+        let mailbox = &bank.mailbox;
+        let (pid, tid) = (mailbox.pid.load(Ordering::Relaxed) as i32, mailbox.tid.load(Ordering::Relaxed) as i32);
+        let mail = Mail { pid: member.pid(), shared: shared.clone(), bank: member.bank };
+        if mailbox.event.load(Ordering::Relaxed) == event::EXEC {
+            return follow::exec(self, index, mail, pid, tid);
+        }
+        let bank = member.bank;
+        member.target.set_remote(Some(Box::new(mail)));
+        let placed = member.refresh(&mut self.cache).and_then(|()| member.place(&self.plan));
+        drop(member.target.set_remote(None));
+        Mail { pid: member.pid(), shared, bank }.resume();
+        match placed {
+            Ok(news) => self.note(pid, news),
+            Err(HostError::Gone { .. } | HostError::NoProcess { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Moves records from the rings to our own memory.
+    fn collect(&mut self) {
+        for member in &self.members {
+            let shared = &member.target.agent.shared;
+            if let Some(bank) = shared.bank(member.bank) {
+                super::drain::drain(bank, &member.target.objects, &mut self.records);
+            }
+        }
+    }
+
+    /// Members that have ended, or run another program, leave the trace.
+    fn bury(&mut self) {
+        let mut index = 0;
+        while let Some(member) = self.members.get(index) {
+            let gone =
+                !process::is_alive(member.pid()) || member.target.memory().word(member.target.agent.home).is_err();
+            if gone {
+                self.leave(index);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// A member leaves: its last records and its counts are kept.
+    pub(super) fn leave(&mut self, index: usize) {
+        let member = self.members.remove(index);
+        let shared = member.target.agent.shared.clone();
+        for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
+            tally.place(state, &member);
+        }
+        if process::is_alive(member.pid()) && !self.plan.follow {
+            self.notices.push(Notice::Note(format!(
+                "process {} has executed another program, and its probes ended with the old one; -f follows",
+                member.pid()
+            )));
+        }
+        self.harvest(&shared, member.bank, &member.target.objects);
+    }
+
+    /// Takes a bank's records and counts, and frees it.
+    fn harvest(&mut self, shared: &SharedMap, index: usize, objects: &Arc<Objects>) {
+        let Some(bank) = shared.bank(index) else { return };
+        super::drain::drain(bank, objects, &mut self.records);
+        for (tally, counters) in self.tallies.iter_mut().zip(&bank.counters) {
+            tally.add(counters);
+        }
+        super::drain::clear(bank, self.tallies.len());
+        // Bank 0 belongs to the process that made the mapping; it is not given out again.
+        bank.pid.store(0, Ordering::Release);
+    }
+
+    /// Whether any process is still traced.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// The records since the last call.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        core::mem::take(&mut self.records)
+    }
+
+    /// The notices since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        core::mem::take(&mut self.notices)
+    }
+
+    /// What events wait for, as (index, name of the object).
+    #[must_use]
+    pub fn pending(&self) -> Vec<(usize, String)> {
+        let states = self.members.iter().flat_map(|m| m.states.iter().enumerate());
+        states.filter_map(|(i, s)| if let State::Pending(name) = s { Some((i, name.clone())) } else { None }).collect()
+    }
+
+    /// Takes all probes out of all processes, which go on untouched.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; the other processes are freed nevertheless.
+    pub fn detach(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        let family = self.members.first().and_then(|m| family(m.pid()));
+        for member in &mut self.members {
+            let removed = member.remove_probes();
+            let shared = &member.target.agent.shared;
+            shared.header().listening.store(0, Ordering::Release);
+            let departed = removed.and_then(|()| depart::depart(&member.target).map(drop));
+            match departed {
+                Ok(()) | Err(HostError::Gone { .. } | HostError::NoProcess { .. }) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        let known: Vec<i32> = self.members.iter().map(Member::pid).collect();
+        if let Some(family) = family {
+            scrub::scrub_family(family, &known);
+        }
+        while !self.members.is_empty() {
+            self.leave_detached();
+        }
+        result
+    }
+
+    fn leave_detached(&mut self) {
+        let member = self.members.remove(0);
+        let shared = member.target.agent.shared.clone();
+        self.harvest(&shared, member.bank, &member.target.objects);
+    }
+
+    /// What was counted so far, by event.
+    #[must_use]
+    pub fn tallies(&self) -> Vec<Tally> {
+        let mut all = self.tallies.clone();
+        for member in &self.members {
+            let bank = member.target.agent.shared.bank(member.bank);
+            for (id, (tally, state)) in all.iter_mut().zip(&member.states).enumerate() {
+                tally.place(state, member);
+                if let Some(counters) = bank.and_then(|b| b.counters.get(id)) {
+                    tally.add(counters);
+                }
+            }
+        }
+        all
+    }
+
+    /// Breakpoints planted in all processes, our own ones included.
+    #[must_use]
+    pub fn breakpoints(&self) -> usize {
+        self.members.iter().map(Member::armed).sum()
+    }
+
+    pub(super) fn say(&mut self, text: String) {
+        self.notices.push(Notice::Note(text));
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        self.stop_heart.store(true, Ordering::Relaxed);
+    }
+}
+
+fn mailbox_state(member: &Member) -> Option<u32> {
+    Some(member.target.agent.shared.bank(member.bank)?.mailbox.state.load(Ordering::Acquire))
+}
+
+/// Device and inode of the mapping that a traced process shares with its children.
+fn family(pid: i32) -> Option<(i32, i32, u64)> {
+    let name = format!("/memfd:{}", abi::MEMFD_NAME);
+    let maps = super::maps::mappings(pid).ok()?;
+    maps.into_iter().find(|m| m.file_path().is_some_and(|p| p == name)).map(|m| m.file)
+}

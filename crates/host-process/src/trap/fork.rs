@@ -1,0 +1,60 @@
+//! A forked child finds out that it is one.
+//!
+//! `fork` copies the probes together with the text, so a child hits them at once, and nobody has told it anything. The
+//! kernel has zeroed its [`Identity`](crate::abi::Identity) page (`MADV_WIPEONFORK`). The first hit gives the child an
+//! identity and, if the trace follows children, a bank of its own; otherwise its hits are stepped over, uncounted.
+//! A `vfork` child shares its parent's memory, page and bank included, and counts as its parent.
+
+use super::{Memory, mailbox};
+use crate::abi::{Bank, FLAG_FOLLOW, NO_BANK, Shared};
+use cpu::{nr, syscall};
+use sync::primitive::Ordering;
+
+/// [`Identity::bank`](crate::abi::Identity::bank) while a thread sets the identity up.
+const BUSY: u64 = u64::MAX - 1;
+
+/// Gives this process its identity if it has none.
+pub(crate) fn notice(memory: Memory, tid: u64) {
+    let identity = memory.identity();
+    if identity.pid.load(Ordering::Acquire) != 0 {
+        return;
+    }
+    if identity.bank.compare_exchange(0, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        adopt(memory, tid);
+        return;
+    }
+    while identity.pid.load(Ordering::Acquire) == 0 {
+        // SAFETY: `sched_yield` has no argument.
+        unsafe { syscall(nr::SCHED_YIELD, [0; 6]) };
+    }
+}
+
+fn adopt(memory: Memory, tid: u64) {
+    // SAFETY: `getpid` has no argument.
+    let pid = unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned();
+    // The other threads of the parent do not exist here: whatever they were doing, nobody does it any more.
+    memory.home.active.iter().for_each(|w| w.store(0, Ordering::Relaxed));
+    let host = super::host::returns(memory.home);
+    host.adopt(tid);
+    let identity = memory.identity();
+    identity.bank.store(claim(memory, pid).unwrap_or(NO_BANK), Ordering::Relaxed);
+    identity.pid.store(pid, Ordering::Release);
+}
+
+/// Takes a free bank for `pid`; its index + 1.
+fn claim(memory: Memory, pid: u64) -> Option<u64> {
+    let header = memory.shared_header();
+    if memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW == 0 || header.listening.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let mapped = header.banks_mapped.load(Ordering::Relaxed) as usize;
+    let free = |bank: &&Bank| bank.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    // SAFETY: `Memory`'s invariant: the shared mapping stays, with as many banks as its header says.
+    let mut banks = (0..mapped).filter_map(|i| Some((i, unsafe { Shared::bank(memory.shared(), i) }?)));
+    let Some((index, _)) = banks.find(|(_, b)| free(b)) else {
+        header.unbanked.fetch_add(1, Ordering::Relaxed);
+        return None;
+    };
+    mailbox::ring_doorbell(memory);
+    Some(index as u64 + 1)
+}

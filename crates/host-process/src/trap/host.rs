@@ -1,0 +1,189 @@
+//! The hit path's host: what it needs, from the memory that the tool prepared.
+
+use super::memory::{read, read_word};
+use super::{Memory, guard, mailbox, record, unwind};
+use crate::abi::{Home, STUB_BYTES, action, event};
+use core::cell::RefCell;
+use cpu::SignalFrame;
+use hit::returns::{Returns, SAVED_ARGUMENTS};
+use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
+use isa::x86::{BREAKPOINT, Op, Regs};
+use sync::primitive::{AtomicU64, Ordering};
+use sync::{ActiveSet, Table};
+
+/// x86-64 in a process.
+#[derive(Clone, Copy, Debug)]
+pub struct X86;
+
+const RSP: usize = 4;
+/// rdi, rsi, rdx, rcx, r8, r9 (System V psABI, 3.2.3).
+const ARGUMENTS: [usize; SAVED_ARGUMENTS] = [7, 6, 2, 1, 8, 9];
+
+impl Isa for X86 {
+    type Regs = Regs;
+
+    fn breakpoint_address(regs: &Regs) -> u64 {
+        regs.rip.wrapping_sub(1)
+    }
+
+    fn set_pc(regs: &mut Regs, pc: u64) {
+        regs.rip = pc;
+    }
+
+    fn sp(regs: &Regs) -> u64 {
+        regs.gpr[RSP]
+    }
+
+    fn execute(op: [u64; OP_WORDS], regs: &mut Regs) -> bool {
+        let mut bytes = [0; 8 * OP_WORDS];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(op) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        let op = Op::from_bytes(bytes);
+        !op.touches_memory() && op.execute(regs, &mut NoMemory).is_ok()
+    }
+
+    fn return_slot(regs: &Regs) -> u64 {
+        regs.gpr[RSP]
+    }
+
+    fn arguments(regs: &Regs) -> [u64; SAVED_ARGUMENTS] {
+        ARGUMENTS.map(|r| regs.gpr[r])
+    }
+}
+
+/// Operations that touch memory are executed by the processor, out of line, so that a fault is a real one.
+struct NoMemory;
+
+impl isa::Memory for NoMemory {
+    fn read(&mut self, addr: u64, _: isa::Width) -> Result<u64, isa::Fault> {
+        Err(isa::Fault { addr, write: false })
+    }
+
+    fn write(&mut self, addr: u64, _: isa::Width, _: u64) -> Result<(), isa::Fault> {
+        Err(isa::Fault { addr, write: true })
+    }
+
+    fn segment_base(&self, _: isa::Segment) -> u64 {
+        0
+    }
+}
+
+/// One trap in one thread.
+#[derive(Debug)]
+pub struct TrapHost<'f> {
+    pub(crate) memory: Memory,
+    pub(crate) tid: u64,
+    frame: RefCell<&'f mut SignalFrame>,
+}
+
+impl<'f> TrapHost<'f> {
+    pub(crate) fn new(memory: Memory, tid: u64, frame: &'f mut SignalFrame) -> Self {
+        Self { memory, tid, frame: RefCell::new(frame) }
+    }
+
+    pub(crate) fn mask(&self) -> u64 {
+        self.frame.try_borrow().map_or(0, |f| f.mask())
+    }
+
+    pub(crate) fn set_mask(&self, mask: u64) {
+        if let Ok(mut frame) = self.frame.try_borrow_mut() {
+            frame.set_mask(mask);
+        }
+    }
+
+    pub(crate) fn signal_stack(&self) -> (u64, u64) {
+        self.frame.try_borrow().map_or((0, 0), |f| f.signal_stack())
+    }
+
+    /// Whether the running process is the one whose memory this is; a `vfork` child is not.
+    pub(crate) fn is_own_process(&self) -> bool {
+        // SAFETY: `getpid` has no argument.
+        let pid = unsafe { cpu::syscall(cpu::nr::GETPID, [0; 6]) }.cast_unsigned();
+        self.memory.identity().pid.load(Ordering::Relaxed) == pid
+    }
+}
+
+/// The instances of a process.
+pub(crate) fn returns(home: &Home) -> Returns<'_> {
+    let stubs = home.stubs.load(Ordering::Relaxed);
+    Returns { pool: &home.pool, instances: &home.instances, stubs, stride: STUB_BYTES / home.instances.len() as u64 }
+}
+
+impl Host for TrapHost<'_> {
+    type Isa = X86;
+
+    fn find(&self, address: u64) -> Option<u64> {
+        Table::new(&self.memory.home.buckets).find(address)
+    }
+
+    fn site(&self, index: u64) -> Option<&Site> {
+        self.memory.home.sites.get(usize::try_from(index).ok()?)
+    }
+
+    fn probe(&self, index: u32) -> Option<&Probe> {
+        self.memory.home.probes.get(index as usize)
+    }
+
+    fn counters(&self, id: u32) -> Option<&Counters> {
+        self.memory.bank()?.counters.get(id as usize)
+    }
+
+    fn is_breakpoint(&self, address: u64) -> bool {
+        let mut byte = [0];
+        read(self.tid, address, &mut byte) && byte == [BREAKPOINT]
+    }
+
+    fn thread(&self) -> u64 {
+        self.tid
+    }
+
+    fn active(&self) -> ActiveSet<'_> {
+        ActiveSet::new(&self.memory.home.active)
+    }
+
+    fn returns(&self) -> Returns<'_> {
+        returns(self.memory.home)
+    }
+
+    fn record(&self, probe: &Probe, regs: &Regs, cause: Cause<'_>) -> bool {
+        record::write(self, probe, regs, cause)
+    }
+
+    fn internal(&self, probe: &Probe, _: u64, regs: &mut Regs) -> Next {
+        let data = probe.data.load(Ordering::Relaxed);
+        match data & action::BITS {
+            action::OBJECTS => {
+                mailbox::tell(self.memory, self.tid, event::OBJECTS);
+                Next::Step
+            }
+            action::GUARD => guard::check(self, regs),
+            _ => {
+                unwind::hook(self, data, regs);
+                Next::Step
+            }
+        }
+    }
+
+    fn load(&self, address: u64) -> u64 {
+        // SAFETY: the hit path asks for the return slot of a function that was entered by pushing it there, in this
+        // thread, one instruction ago: it is mapped and aligned to the stack's word.
+        unsafe { (address as *const u64).read_unaligned() }
+    }
+
+    fn exchange(&self, address: u64, old: u64, new: u64) -> bool {
+        if !address.is_multiple_of(8) {
+            return false;
+        }
+        // SAFETY: as in `load`, and aligned. Other threads may look at the word (a garbage collector, an unwinder), so
+        // the access is atomic.
+        let word = unsafe { AtomicU64::from_ptr(address as *mut u64) };
+        word.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
+        // Between the look and the exchange only another thread's `munmap` of a stack that this thread unwinds could
+        // take the word away.
+        read_word(self.tid, address) == Some(old) && self.exchange(address, old, new)
+    }
+}

@@ -1,0 +1,171 @@
+//! Images: bytes that, executed at a given address, have the effect of an instruction that is
+//! somewhere else.
+
+use core::fmt;
+
+use super::{MAX_LEN, Refusal};
+
+/// The most bytes that an image has.
+const CAPACITY: usize = 64;
+/// The most changes of meaning within an image.
+const MARKS: usize = 6;
+
+/// From `offset` on, the image stands for the original address `original`, and `stack` bytes were
+/// pushed that the instruction at that address has not pushed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Mark {
+    offset: u8,
+    stack: u8,
+    original: u64,
+}
+
+/// The code to write at the address that it was made for.
+///
+/// # Invariants
+///
+/// `len <= CAPACITY`, `count <= MARKS`, marks ascend by offset and the first has offset 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    at: u64,
+    bytes: [u8; CAPACITY],
+    len: u8,
+    count: u8,
+    marks: [Mark; MARKS],
+}
+
+impl Image {
+    /// The most bytes that an image has.
+    pub const CAPACITY: usize = CAPACITY;
+
+    /// An empty image at `at` of the instruction at `original`.
+    pub(super) fn new(at: u64, original: u64) -> Self {
+        // INVARIANT: one mark, at offset 0.
+        let mut image = Self { at, bytes: [0; CAPACITY], len: 0, count: 0, marks: [Mark::default(); MARKS] };
+        image.stands_for(original, 0);
+        image
+    }
+
+    /// The code.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there is no code: a step image of `nop`.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address that it was made for.
+    #[must_use]
+    pub const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The original address for which a thread that is about to execute `offset` stands.
+    ///
+    /// While the instruction has not had its effect this is its own address, afterwards that of the
+    /// instruction which follows in execution.
+    #[must_use]
+    pub fn original(&self, offset: usize) -> u64 {
+        self.mark(offset).original
+    }
+
+    /// The bytes to add to the stack pointer of a thread that stops at `offset`, to have it as it
+    /// was at [`Image::original`].
+    ///
+    /// Not zero only behind the first part of a call whose target is not known to be an address: if
+    /// the second faults, the call has not happened.
+    #[must_use]
+    pub fn pushed(&self, offset: usize) -> u64 {
+        u64::from(self.mark(offset).stack)
+    }
+
+    fn mark(&self, offset: usize) -> Mark {
+        let made = self.marks.get(..usize::from(self.count)).unwrap_or_default();
+        made.iter().rev().find(|mark| usize::from(mark.offset) <= offset).copied().unwrap_or_default()
+    }
+
+    /// The address of the byte that comes next.
+    pub(super) fn here(&self) -> u64 {
+        self.at.wrapping_add(u64::from(self.len))
+    }
+
+    /// Appends code. What does not fit is dropped: the longest sequence made here has 40 bytes.
+    pub(super) fn code(&mut self, code: &[u8]) {
+        for byte in code {
+            if let Some(to) = self.bytes.get_mut(usize::from(self.len)) {
+                *to = *byte;
+                self.len += 1;
+            }
+        }
+    }
+
+    /// Replaces the byte at `offset`.
+    pub(super) fn patch(&mut self, offset: usize, byte: u8) {
+        if let Some(to) = self.bytes.get_mut(offset) {
+            *to = byte;
+        }
+    }
+
+    /// What follows stands for `original`.
+    pub(super) fn stands_for(&mut self, original: u64, stack: u8) {
+        let mark = Mark { offset: self.len, stack, original };
+        if let Some(to) = self.marks.get_mut(usize::from(self.count)) {
+            *to = mark;
+            self.count += 1;
+        }
+    }
+
+    /// `jmp target`, near if it reaches, else through an address that follows it.
+    pub(super) fn jump(&mut self, target: u64) {
+        if let Some(displacement) = displacement(self.here().wrapping_add(5), target) {
+            self.code(&[0xE9]);
+            self.code(&displacement.to_le_bytes());
+        } else {
+            self.code(&[0xFF, 0x25, 0, 0, 0, 0]);
+            self.code(&target.to_le_bytes());
+        }
+    }
+
+    /// A short jump over what `body` appends; `opcode` is a `jcc`, `jmp` or one of the loop family,
+    /// behind `prefixes`.
+    pub(super) fn skip(&mut self, prefixes: &[u8], opcode: u8, body: impl FnOnce(&mut Self)) {
+        self.code(prefixes);
+        self.code(&[opcode, 0]);
+        let from = usize::from(self.len);
+        body(self);
+        let distance = usize::from(self.len) - from;
+        self.patch(from - 1, distance as u8);
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let marks = self.marks.get(..usize::from(self.count)).unwrap_or_default();
+        write!(f, "Image {{ at: {:#x}, bytes: {:02x?}, marks: {marks:x?} }}", self.at, self.as_slice())
+    }
+}
+
+/// The 32-bit displacement from the end of an instruction to `target`.
+pub(super) fn displacement(end: u64, target: u64) -> Option<i32> {
+    i32::try_from(target.wrapping_sub(end).cast_signed()).ok()
+}
+
+/// The same, for the instruction at `addr` whose copy is at `at`.
+///
+/// # Errors
+///
+/// It does not reach.
+pub(super) fn reach(addr: u64, at: u64, end: u64, target: u64) -> Result<i32, Refusal> {
+    displacement(end, target).ok_or(Refusal::Unreachable { addr, target, at })
+}
+
+const _: () = assert!(CAPACITY > 2 * MAX_LEN + 14, "an instruction, a repair and a far jump fit");

@@ -1,0 +1,310 @@
+//! Operations: the effect of an instruction as plain data.
+//!
+//! An operation is made by the decoder, wherever that runs, and executed in trap context, possibly
+//! in another process. It is sixteen bytes without padding, of integers only, so every bit pattern
+//! is a value: a number that means nothing makes [`Op::execute`] decline, nothing else. Addresses
+//! are relative to the instruction, so an operation stays valid when its code is mapped elsewhere.
+
+use crate::Segment;
+
+/// What an [`Op`] does: the values of its first byte.
+pub(super) mod kind {
+    pub(crate) const NOP: u8 = 0;
+    pub(crate) const JUMP: u8 = 1;
+    pub(crate) const CALL: u8 = 2;
+    pub(crate) const BRANCH: u8 = 3;
+    pub(crate) const LOOP: u8 = 4;
+    pub(crate) const RETURN: u8 = 5;
+    pub(crate) const JUMP_REGISTER: u8 = 6;
+    pub(crate) const CALL_REGISTER: u8 = 7;
+    pub(crate) const JUMP_MEMORY: u8 = 8;
+    pub(crate) const CALL_MEMORY: u8 = 9;
+    pub(crate) const PUSH: u8 = 10;
+    pub(crate) const POP: u8 = 11;
+    pub(crate) const PUSH_FLAGS: u8 = 12;
+    pub(crate) const POP_FLAGS: u8 = 13;
+    pub(crate) const CLEAR_INTERRUPTS: u8 = 14;
+    pub(crate) const SET_INTERRUPTS: u8 = 15;
+}
+
+/// The low two opcode bits of the loop family, as `kind::LOOP` carries them in `arg`; what is left
+/// is `loop`.
+pub(super) mod loops {
+    pub(crate) const LOOPNE: u8 = 0;
+    pub(crate) const LOOPE: u8 = 1;
+    pub(crate) const RCX_ZERO: u8 = 3;
+}
+
+/// `Op::base` that names the instruction pointer, and the value of `base` and `index` that names
+/// nothing.
+pub(super) const BASE_RIP: u8 = 16;
+pub(super) const NO_REGISTER: u8 = 0xFF;
+
+/// `Op::scale` of an operand with 32-bit addressing (prefix 67) has this bit set.
+pub(super) const ADDRESS_32: u8 = 0x80;
+
+/// The effect of one instruction, executed by [`Op::execute`]. The default is `nop` of no length.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Op {
+    pub(super) kind: u8,
+    /// Length of the instruction.
+    pub(super) len: u8,
+    /// Condition code, loop kind or register.
+    pub(super) arg: u8,
+    pub(super) base: u8,
+    pub(super) index: u8,
+    /// Logarithm of the scale, and [`ADDRESS_32`].
+    pub(super) scale: u8,
+    /// 0 none, 1 fs, 2 gs.
+    pub(super) segment: u8,
+    pub(super) reserved: u8,
+    /// Displacement of a branch or of the memory operand, or the stack bytes that a return
+    /// releases.
+    pub(super) value: i64,
+}
+
+/// A memory operand of an indirect jump or call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Operand {
+    /// The base register.
+    pub base: Option<u8>,
+    /// The base is the address of the next instruction.
+    pub rip_relative: bool,
+    /// The index register and the logarithm of its scale.
+    pub index: Option<(u8, u8)>,
+    /// Added to the rest; for a RIP-relative operand, relative to the next instruction.
+    pub displacement: i32,
+    /// The segment, where it has a base.
+    pub segment: Option<Segment>,
+    /// Addresses are computed modulo 2³² (prefix 67).
+    pub address_32: bool,
+}
+
+impl Op {
+    /// The size of [`Op::to_bytes`].
+    pub const SIZE: usize = 16;
+
+    const fn new(kind: u8, len: u8, arg: u8, value: i64) -> Self {
+        Self { kind, len, arg, base: 0, index: 0, scale: 0, segment: 0, reserved: 0, value }
+    }
+
+    /// No effect: `nop`, `endbr64`.
+    #[must_use]
+    pub const fn nop(len: u8) -> Self {
+        Self::new(kind::NOP, len, 0, 0)
+    }
+
+    /// `jmp` to the next instruction's address plus `displacement`.
+    #[must_use]
+    pub const fn jump(len: u8, displacement: i64) -> Self {
+        Self::new(kind::JUMP, len, 0, displacement)
+    }
+
+    /// `call` of the next instruction's address plus `displacement`.
+    #[must_use]
+    pub const fn call(len: u8, displacement: i64) -> Self {
+        Self::new(kind::CALL, len, 0, displacement)
+    }
+
+    /// `jcc`; `condition` is the low nibble of its opcode.
+    #[must_use]
+    pub const fn branch(len: u8, condition: u8, displacement: i64) -> Self {
+        Self::new(kind::BRANCH, len, condition & 15, displacement)
+    }
+
+    /// `loopne`, `loope`, `loop`, `jrcxz`: opcodes E0 to E3. With `address_32` the counter is
+    /// `ecx`.
+    #[must_use]
+    pub const fn counted(len: u8, opcode: u8, address_32: bool, displacement: i64) -> Self {
+        let mut op = Self::new(kind::LOOP, len, opcode & 3, displacement);
+        op.scale = if address_32 { ADDRESS_32 } else { 0 };
+        op
+    }
+
+    /// `ret`, releasing `release` more bytes of the stack.
+    #[must_use]
+    pub const fn ret(len: u8, release: u16) -> Self {
+        Self::new(kind::RETURN, len, 0, release as i64)
+    }
+
+    /// `jmp register`.
+    #[must_use]
+    pub const fn jump_register(len: u8, register: u8) -> Self {
+        Self::new(kind::JUMP_REGISTER, len, register & 15, 0)
+    }
+
+    /// `call register`.
+    #[must_use]
+    pub const fn call_register(len: u8, register: u8) -> Self {
+        Self::new(kind::CALL_REGISTER, len, register & 15, 0)
+    }
+
+    /// `jmp [operand]`.
+    #[must_use]
+    pub const fn jump_memory(len: u8, operand: Operand) -> Self {
+        Self::new(kind::JUMP_MEMORY, len, 0, 0).with(operand)
+    }
+
+    /// `call [operand]`.
+    #[must_use]
+    pub const fn call_memory(len: u8, operand: Operand) -> Self {
+        Self::new(kind::CALL_MEMORY, len, 0, 0).with(operand)
+    }
+
+    /// `push register`, 64 bits.
+    #[must_use]
+    pub const fn push(len: u8, register: u8) -> Self {
+        Self::new(kind::PUSH, len, register & 15, 0)
+    }
+
+    /// `pop register`, 64 bits.
+    #[must_use]
+    pub const fn pop(len: u8, register: u8) -> Self {
+        Self::new(kind::POP, len, register & 15, 0)
+    }
+
+    /// `pushfq`.
+    #[must_use]
+    pub const fn push_flags(len: u8) -> Self {
+        Self::new(kind::PUSH_FLAGS, len, 0, 0)
+    }
+
+    /// `popfq` at privilege level 0.
+    #[must_use]
+    pub const fn pop_flags(len: u8) -> Self {
+        Self::new(kind::POP_FLAGS, len, 0, 0)
+    }
+
+    /// `cli` at privilege level 0.
+    #[must_use]
+    pub const fn clear_interrupts(len: u8) -> Self {
+        Self::new(kind::CLEAR_INTERRUPTS, len, 0, 0)
+    }
+
+    /// `sti` at privilege level 0. The interrupts that it allows may come before the next
+    /// instruction, not after it.
+    #[must_use]
+    pub const fn set_interrupts(len: u8) -> Self {
+        Self::new(kind::SET_INTERRUPTS, len, 0, 0)
+    }
+
+    const fn with(mut self, operand: Operand) -> Self {
+        self.base = match operand.base {
+            _ if operand.rip_relative => BASE_RIP,
+            Some(register) => register & 15,
+            None => NO_REGISTER,
+        };
+        (self.index, self.scale) = match operand.index {
+            Some((register, scale)) => (register & 15, scale & 3),
+            None => (NO_REGISTER, 0),
+        };
+        if operand.address_32 {
+            self.scale |= ADDRESS_32;
+        }
+        self.segment = match operand.segment {
+            None => 0,
+            Some(Segment::Fs) => 1,
+            Some(Segment::Gs) => 2,
+        };
+        self.value = operand.displacement as i64;
+        self
+    }
+
+    /// The length of the instruction that it stands for.
+    #[must_use]
+    pub const fn len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether the instruction has no bytes, which only the default has not.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether execution reads or writes memory, and so may return a fault of it.
+    #[must_use]
+    pub const fn touches_memory(&self) -> bool {
+        matches!(
+            self.kind,
+            kind::CALL
+                | kind::RETURN
+                | kind::CALL_REGISTER
+                | kind::JUMP_MEMORY
+                | kind::CALL_MEMORY
+                | kind::PUSH
+                | kind::POP
+                | kind::PUSH_FLAGS
+                | kind::POP_FLAGS
+        )
+    }
+
+    /// Whether it pushes a return address.
+    #[must_use]
+    pub const fn is_call(&self) -> bool {
+        matches!(self.kind, kind::CALL | kind::CALL_REGISTER | kind::CALL_MEMORY)
+    }
+
+    /// Whether it is a near return.
+    #[must_use]
+    pub const fn is_return(&self) -> bool {
+        self.kind == kind::RETURN
+    }
+
+    /// Whether execution may continue at the next instruction without having been elsewhere.
+    #[must_use]
+    pub const fn falls_through(&self) -> bool {
+        !matches!(
+            self.kind,
+            kind::JUMP
+                | kind::CALL
+                | kind::RETURN
+                | kind::JUMP_REGISTER
+                | kind::CALL_REGISTER
+                | kind::JUMP_MEMORY
+                | kind::CALL_MEMORY
+        )
+    }
+
+    /// The bytes to hand to whoever executes it.
+    #[must_use]
+    pub const fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let v = self.value.to_le_bytes();
+        [
+            self.kind,
+            self.len,
+            self.arg,
+            self.base,
+            self.index,
+            self.scale,
+            self.segment,
+            self.reserved,
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7],
+        ]
+    }
+
+    /// The operation that [`Op::to_bytes`] gave. Any bytes are an operation; most decline to
+    /// execute.
+    #[must_use]
+    pub const fn from_bytes(b: [u8; Self::SIZE]) -> Self {
+        Self {
+            kind: b[0],
+            len: b[1],
+            arg: b[2],
+            base: b[3],
+            index: b[4],
+            scale: b[5],
+            segment: b[6],
+            reserved: b[7],
+            value: i64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The register file that operations work on.
+
+use self::flags as bit;
+
+/// Bits of the flags register (SDM volume 1, section 3.4.3).
+pub mod flags {
+    /// Carry.
+    pub const CF: u64 = 1 << 0;
+    /// Parity.
+    pub const PF: u64 = 1 << 2;
+    /// Auxiliary carry.
+    pub const AF: u64 = 1 << 4;
+    /// Zero.
+    pub const ZF: u64 = 1 << 6;
+    /// Sign.
+    pub const SF: u64 = 1 << 7;
+    /// Trap: single step.
+    pub const TF: u64 = 1 << 8;
+    /// Interrupts enabled.
+    pub const IF: u64 = 1 << 9;
+    /// String instructions count down.
+    pub const DF: u64 = 1 << 10;
+    /// Overflow.
+    pub const OF: u64 = 1 << 11;
+    /// I/O privilege level, two bits.
+    pub const IOPL: u64 = 3 << 12;
+    /// Nested task.
+    pub const NT: u64 = 1 << 14;
+    /// Resume: instruction breakpoints are off for one instruction.
+    pub const RF: u64 = 1 << 16;
+    /// Virtual-8086 mode.
+    pub const VM: u64 = 1 << 17;
+    /// Alignment check, or supervisor access to user pages.
+    pub const AC: u64 = 1 << 18;
+    /// `cpuid` is available.
+    pub const ID: u64 = 1 << 21;
+}
+
+/// Indices into [`Regs::gpr`]: the hardware's numbers.
+pub mod gpr {
+    /// `rax`.
+    pub const RAX: usize = 0;
+    /// `rcx`.
+    pub const RCX: usize = 1;
+    /// `rdx`.
+    pub const RDX: usize = 2;
+    /// `rbx`.
+    pub const RBX: usize = 3;
+    /// `rsp`.
+    pub const RSP: usize = 4;
+    /// `rbp`.
+    pub const RBP: usize = 5;
+    /// `rsi`.
+    pub const RSI: usize = 6;
+    /// `rdi`.
+    pub const RDI: usize = 7;
+}
+
+/// General registers, instruction pointer and flags of the probed program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Regs {
+    /// In hardware numbering: rax rcx rdx rbx rsp rbp rsi rdi r8 … r15.
+    pub gpr: [u64; 16],
+    /// The instruction pointer.
+    pub rip: u64,
+    /// The flags register.
+    pub flags: u64,
+}
+
+impl Regs {
+    /// The register that an instruction encodes as `number`; only the low four bits count, as in
+    /// the encoding.
+    #[must_use]
+    pub const fn get(&self, number: u8) -> u64 {
+        self.gpr[(number & 15) as usize]
+    }
+
+    /// Sets the register that an instruction encodes as `number`.
+    pub const fn set(&mut self, number: u8, value: u64) {
+        self.gpr[(number & 15) as usize] = value;
+    }
+
+    /// The stack pointer.
+    #[must_use]
+    pub const fn rsp(&self) -> u64 {
+        self.gpr[gpr::RSP]
+    }
+
+    /// Whether `condition` holds in these flags.
+    #[must_use]
+    pub const fn holds(&self, condition: Condition) -> bool {
+        condition.holds(self.flags)
+    }
+}
+
+/// A condition as `jcc`, `setcc` and `cmovcc` encode it: four bits, of which the lowest negates
+/// (SDM volume 2, appendix B.1.4.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Condition(u8);
+
+impl Condition {
+    /// The condition with this code; only the low four bits count.
+    #[must_use]
+    pub const fn new(code: u8) -> Self {
+        Self(code & 15)
+    }
+
+    /// The four bits of the encoding.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// The opposite.
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+
+    /// Whether it holds in `flags`.
+    #[must_use]
+    pub const fn holds(self, flags: u64) -> bool {
+        let less = any_bit(flags, bit::SF) != any_bit(flags, bit::OF);
+        let positive = match self.0 >> 1 {
+            0 => any_bit(flags, bit::OF),
+            1 => any_bit(flags, bit::CF),
+            2 => any_bit(flags, bit::ZF),
+            3 => any_bit(flags, bit::CF | bit::ZF),
+            4 => any_bit(flags, bit::SF),
+            5 => any_bit(flags, bit::PF),
+            6 => less,
+            _ => less || any_bit(flags, bit::ZF),
+        };
+        positive != (self.0 & 1 != 0)
+    }
+}
+
+const fn any_bit(flags: u64, mask: u64) -> bool {
+    flags & mask != 0
+}

@@ -1,0 +1,105 @@
+//! `cargo xtask setup`: what the tests need beside Rust.
+//!
+//! Nothing here is required to build the tool. What cannot be had is reported with the tests that will be skipped.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::shell::{self, succeeds};
+
+/// A thing that tests need.
+struct Need {
+    /// Succeeds if it is there.
+    probe: (&'static str, &'static [&'static str]),
+    /// Debian's package with it.
+    package: &'static str,
+    /// What is skipped without it.
+    skipped: &'static str,
+}
+
+const fn need(
+    probe: &'static str,
+    arguments: &'static [&'static str],
+    package: &'static str,
+    skipped: &'static str,
+) -> Need {
+    Need { probe: (probe, arguments), package, skipped }
+}
+
+const NEEDS: &[Need] = &[
+    need("gcc", &["--version"], "gcc", "all end-to-end tests"),
+    need("g++", &["--version"], "g++", "exceptions through return probes"),
+    need("objdump", &["--version"], "binutils", "instruction boundaries, exact counts, attaching"),
+    need("musl-gcc", &["--version"], "musl-tools", "musl programs"),
+    need("go", &["version"], "golang-go", "Go programs"),
+    need("python3", &["--version"], "python3", "python3 as a target"),
+    need("sqlite3", &["-version"], "sqlite3", "sqlite3 as a target"),
+    need("strace", &["--version"], "strace", "strace beside the tool"),
+    need("setpriv", &["--version"], "util-linux", "a target of another user"),
+];
+
+const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Installs what is missing and can be installed; never fails for what cannot.
+pub(crate) fn run() {
+    install(&missing());
+    let mut skipped: Vec<_> = missing()
+        .iter()
+        .map(|need| format!("{} (no {}, package {})", need.skipped, need.probe.0, need.package))
+        .collect();
+    if !add_rust_target() {
+        skipped.push(format!("Rust programs linked with musl (no target {MUSL_TARGET})"));
+    }
+    if !mount_tracefs() {
+        skipped.push(format!("comparison with the kernel's uprobes (no {TRACEFS}, which only root can mount)"));
+    }
+    for what in &skipped {
+        println!("SKIPPED: {what}");
+    }
+    if skipped.is_empty() {
+        println!("setup: everything is there");
+    }
+}
+
+fn missing() -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| !succeeds(need.probe.0, need.probe.1)).collect()
+}
+
+fn install(missing: &[&Need]) {
+    if missing.is_empty() || !is_root() || !succeeds("apt-get", &["--version"]) {
+        return;
+    }
+    let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    let apt = |arguments: &[&str]| {
+        shell::run(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(arguments)).is_ok()
+    };
+    // A package that cannot be had must not keep the others out: first all, then one by one.
+    let all = [&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat();
+    if apt(&all) || (apt(&["update"]) && apt(&all)) {
+        return;
+    }
+    for package in packages {
+        apt(&["install", "-y", "--no-install-recommends", package]);
+    }
+}
+
+fn add_rust_target() -> bool {
+    let installed = || {
+        let arguments = ["--print", "target-libdir", "--target", MUSL_TARGET];
+        Command::new("rustc").args(arguments).output().is_ok_and(|output| {
+            output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
+        })
+    };
+    let add = || succeeds("rustup", &["target", "add", MUSL_TARGET]);
+    installed() || add() || add()
+}
+
+fn mount_tracefs() -> bool {
+    let mounted = || Path::new(TRACEFS).join("uprobe_events").exists();
+    mounted() || (is_root() && succeeds("mount", &["-t", "tracefs", "tracefs", TRACEFS]) && mounted())
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
