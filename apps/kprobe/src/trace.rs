@@ -32,6 +32,8 @@ struct Run<'a> {
     interrupted: Arc<AtomicBool>,
     start: Instant,
     told_waiting: bool,
+    /// The command was ended before its first instruction, because an event cannot be placed.
+    refused: bool,
     /// The first error; the trace stops there, the target does not.
     failed: Option<anyhow::Error>,
 }
@@ -56,6 +58,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
         interrupted,
         start: Instant::now(),
         told_waiting: false,
+        refused: false,
         failed: None,
     };
     run.begin()?;
@@ -141,6 +144,7 @@ impl Run<'_> {
             // Found out when the program's libraries were mapped, before its first instruction.
             self.abandon();
             self.child = None;
+            self.refused = true;
             bail!(why);
         }
         self.say_all(notices);
@@ -187,6 +191,7 @@ impl Run<'_> {
         }
         let status = self.wait_for_command();
         match self.failed {
+            Some(error) if self.refused => Err(error),
             Some(error) => {
                 say(&format!("{error:#}; the trace ends here, the program was left alone"));
                 Ok(FAILURE)

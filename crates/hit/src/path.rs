@@ -94,7 +94,8 @@ fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<
 }
 
 pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs: &Regs<H>, cause: Cause<'_>) {
-    if probe.code_length.load(Ordering::Relaxed) != 0 && !host.record(probe, regs, cause) {
+    let wanted = probe.flags.load(Ordering::Relaxed) & Probe::RECORD != 0;
+    if wanted && !host.record(probe, regs, cause) {
         Counters::add(&counters.lost);
     }
 }

@@ -110,13 +110,13 @@ pub struct Probe {
     pub next: AtomicU32,
     /// Where its fetch program begins, in the host's program area, in bytes.
     pub code: AtomicU32,
-    /// Length of the fetch program in bytes; 0: count only, record nothing.
+    /// Length of the fetch program in bytes.
     pub code_length: AtomicU32,
     /// Return probes: its bit in an instance's mask.
     pub bit: AtomicU32,
     /// Return probes: how many instances may be out at once (Linux: `maxactive`).
     pub maxactive: AtomicU32,
-    /// Flags of the host's own.
+    /// [`RECORD`](Self::RECORD) or 0.
     pub flags: AtomicU32,
     /// Return probes: how many instances are out now. Written by handlers.
     pub active: AtomicU32,
@@ -127,6 +127,8 @@ pub struct Probe {
 impl Probe {
     /// `state` of a registered probe.
     pub const REGISTERED: u32 = LIVE;
+    /// `flags`: hits are recorded, not only counted.
+    pub const RECORD: u32 = 1;
 
     /// The probe's kind; `None` for a word that means nothing.
     #[must_use]

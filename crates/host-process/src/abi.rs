@@ -108,6 +108,8 @@ pub struct Home {
     pub pool: Pool,
     /// Threads in a handler.
     pub active: [AtomicU64; ACTIVE],
+    /// Threads that believe to have blocked `SIGTRAP`.
+    pub blocked: [AtomicU64; ACTIVE],
     /// Areas of slots.
     pub arenas: [Arena; ARENAS],
     /// The probe table.

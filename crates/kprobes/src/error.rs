@@ -22,8 +22,8 @@ pub enum Error {
     },
     /// The address is inside an instruction.
     #[error(
-        "{address:#x} is inside the instruction at {instruction:#x}; the next instruction begins at {next:#x}",
-        instruction = .before, next = .after
+        "{address:#x} is no instruction boundary: it is inside the instruction at {before:#x}; the next one begins at \
+         {after:#x}"
     )]
     NotBoundary {
         /// The address.

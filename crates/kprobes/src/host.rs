@@ -78,6 +78,8 @@ pub struct ProbeData {
     pub kind: hit::Kind,
     /// Which counters and which event.
     pub id: u32,
+    /// Whether its hits are recorded, or only counted.
+    pub record: bool,
     /// Where its fetch program is, and how long.
     pub code: (u32, u32),
     /// Its bit among the site's return probes.

@@ -153,7 +153,7 @@ impl Registry {
                     (Kind::Return, *maxactive, request.address)
                 }
             };
-            let data = ProbeData { kind, id: request.id, code, bit, maxactive, data, next: 0 };
+            let data = ProbeData { kind, id: request.id, record: request.record, code, bit, maxactive, data, next: 0 };
             batch.push(Prepared { address, data });
         }
         let placement = summary(&request.kind, scheme, placement);
@@ -167,7 +167,10 @@ impl Registry {
         host: &mut H,
         request: &Request,
     ) -> Result<(Vec<u64>, Option<ReturnScheme>), Error> {
-        self.check_boundary(host, request.address)?;
+        // The host found its own places by decoding code from where it begins.
+        if !matches!(request.kind, ProbeKind::Internal { .. }) {
+            self.check_boundary(host, request.address)?;
+        }
         if !matches!(request.kind, ProbeKind::Return { .. }) {
             return Ok((vec![request.address], None));
         }

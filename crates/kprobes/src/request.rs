@@ -28,7 +28,9 @@ pub struct Request {
     pub kind: ProbeKind,
     /// Which counters and which event.
     pub id: u32,
-    /// The fetch program; empty: count only.
+    /// Whether its hits are recorded, or only counted.
+    pub record: bool,
+    /// The fetch program: what to record besides the hit itself.
     pub program: Vec<u8>,
 }
 

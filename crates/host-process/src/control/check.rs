@@ -90,7 +90,7 @@ impl View {
             Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
             _ => ProbeKind::Entry,
         };
-        let request = Request { address, kind, id: 0, program: Vec::new() };
+        let request = Request { address, kind, id: 0, record: false, program: Vec::new() };
         match Registry::new(0, 0).check(&mut Still(&self.objects), &request) {
             Ok(placement) => Verdict::Placed {
                 address,

@@ -53,11 +53,23 @@ fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
     if needs.exec {
         numbers.extend([libc::SYS_execve as u32, libc::SYS_execveat as u32]);
     }
-    let mut sites: Vec<u64> = object.object.signal_syscall_sites(&numbers).into_iter().map(|(at, _)| at).collect();
+    let stackless = |&(at, number): &(u64, u32)| i64::from(number) == libc::SYS_exit && follows_munmap(object, at);
+    let mut sites = object.object.signal_syscall_sites(&numbers);
+    sites.retain(|site| !stackless(site));
+    let mut sites: Vec<u64> = sites.into_iter().map(|(at, _)| at).collect();
     if needs.exec && object.object.is_go() {
         sites.extend(object.object.raw_syscall_sites());
     }
     sites
+}
+
+/// Whether the code before an `exit` has just unmapped the thread's stack (musl's `__unmapself`): no signal can be
+/// delivered there any more.
+fn follows_munmap(object: &Mapped, vaddr: u64) -> bool {
+    const MUNMAP: [u8; 7] = [0xb8, libc::SYS_munmap as u8, 0, 0, 0, 0x0f, 0x05];
+    const BEFORE: u64 = 32;
+    let code = object.object.code(vaddr.saturating_sub(BEFORE), BEFORE as usize);
+    code.is_some_and(|bytes| bytes.windows(MUNMAP.len()).any(|w| w == MUNMAP))
 }
 
 fn unwinders(object: &Mapped, add: &mut impl FnMut(u64, u64)) {

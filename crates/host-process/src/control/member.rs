@@ -128,8 +128,8 @@ impl Member {
     /// Places what can be placed now: hooks of our own first, then events. To be called while somebody makes system
     /// calls for us in the target, and whenever its objects have changed.
     pub(crate) fn place(&mut self, plan: &Plan) -> Result<Vec<News>> {
-        self.place_hooks(plan.needs())?;
         let mut news = Vec::new();
+        self.place_hooks(plan.needs(), &mut news)?;
         let mut batch: Vec<(usize, Request)> = Vec::new();
         for (id, definition) in plan.definitions.iter().enumerate() {
             if !matches!(self.states.get(id), Some(State::Pending(_))) {
@@ -172,7 +172,7 @@ impl Member {
             _ => ProbeKind::Entry,
         };
         let program = if count { Vec::new() } else { program.code };
-        Ok(Some(Request { address, kind, id: id as u32, program }))
+        Ok(Some(Request { address, kind, id: id as u32, record: !count, program }))
     }
 
     /// Registers a batch; a request that fails is left out and the rest tried again.
@@ -205,7 +205,7 @@ impl Member {
         news.push(News::Failed(id, why));
     }
 
-    fn place_hooks(&mut self, needs: Needs) -> Result<()> {
+    fn place_hooks(&mut self, needs: Needs, news: &mut Vec<News>) -> Result<()> {
         let known = |key: &(u64, u64)| self.hooks.contains_key(key) || self.refused_hooks.contains(&key.0);
         let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, needs);
         wanted.retain(|key| !known(key));
@@ -214,6 +214,7 @@ impl Member {
                 address,
                 kind: ProbeKind::Internal { data },
                 id: u32::MAX,
+                record: false,
                 program: Vec::new(),
             };
             let requests: Vec<Request> = wanted.iter().map(request).collect();
@@ -222,8 +223,12 @@ impl Member {
                     self.hooks.extend(wanted.drain(..).zip(handles));
                 }
                 Err((_, error @ kprobes::Error::Host(_))) => return Err(HostError::Probe(error)),
-                Err((index, _)) => {
-                    self.refused_hooks.insert(wanted.remove(index).0);
+                Err((index, error)) => {
+                    let (address, _) = wanted.remove(index);
+                    self.refused_hooks.insert(address);
+                    news.push(News::Note(format!(
+                        "a probe of our own, which protects the others, has no place: {error}"
+                    )));
                 }
             }
         }

@@ -21,6 +21,11 @@ pub fn is_alive(pid: i32) -> bool {
     status(pid).is_ok_and(|s| !s.state.starts_with(['Z', 'X']))
 }
 
+/// Whether `pid` runs a program: a process that is ending has none any more, though it is still there.
+pub(crate) fn runs_program(pid: i32) -> bool {
+    is_alive(pid) && fs::read_link(executable(pid)).is_ok()
+}
+
 /// Threads of `pid`.
 pub(crate) fn threads(pid: i32) -> Vec<i32> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };

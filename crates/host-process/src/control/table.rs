@@ -52,6 +52,7 @@ pub(crate) fn probe_bytes(probe: &ProbeData) -> Vec<u8> {
         .half(offset_of!(Probe, next), probe.next)
         .half(offset_of!(Probe, code), probe.code.0)
         .half(offset_of!(Probe, code_length), probe.code.1)
+        .half(offset_of!(Probe, flags), if probe.record { Probe::RECORD } else { 0 })
         .half(offset_of!(Probe, bit), probe.bit)
         .half(offset_of!(Probe, maxactive), probe.maxactive)
         .word(offset_of!(Probe, data), probe.data)

@@ -318,7 +318,7 @@ impl Trace {
         for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
             tally.place(state, &member);
         }
-        if process::is_alive(member.pid()) && !self.plan.follow {
+        if process::runs_program(member.pid()) && !self.plan.follow {
             self.notices.push(Notice::Note(format!(
                 "process {} has executed another program, and its probes ended with the old one; -f follows",
                 member.pid()

@@ -4,7 +4,7 @@
 //! it in [`Home::app_trap`](crate::abi::Home::app_trap).
 
 use super::start::{SigAction, default_action, sigaction};
-use super::{Memory, SIGTRAP};
+use super::{Memory, SIGTRAP, blocked};
 use cpu::{SignalFrame, nr, syscall};
 use sync::primitive::Ordering;
 
@@ -20,6 +20,7 @@ type Handler = extern "C" fn(i32, *const i32, *mut u8);
 
 pub(crate) fn deliver(
     memory: Memory,
+    tid: u64,
     signal: i32,
     code: i32,
     info: *const i32,
@@ -27,6 +28,9 @@ pub(crate) fn deliver(
     frame: &mut SignalFrame,
 ) {
     memory.home.foreign.fetch_add(1, Ordering::Relaxed);
+    if code <= SENT_BY_KERNEL && blocked::holds_back(memory, tid) {
+        return;
+    }
     let action: SigAction = [0, 1, 2, 3].map(|i: usize| memory.home.app_trap[i].load(Ordering::Relaxed));
     match action[0] {
         SIG_IGN if code <= SENT_BY_KERNEL => {}

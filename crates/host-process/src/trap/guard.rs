@@ -7,7 +7,8 @@
 //!
 //! * `rt_sigaction(SIGTRAP)`: answered from the table. For another signal, whose handler would mask `SIGTRAP`: made
 //!   with a mask that does not.
-//! * `rt_sigprocmask`: carried out on the mask that the kernel restores when our handler returns.
+//! * `rt_sigprocmask`: carried out on the mask that the kernel restores when our handler returns; what the thread
+//!   believes of `SIGTRAP` is kept beside ([`blocked`]).
 //! * `rt_sigsuspend`, `ppoll`, `pselect6`, `epoll_pwait`, `epoll_pwait2`: wait under a mask of their own, and other
 //!   signals' handlers run under it. The bit for `SIGTRAP` is cleared in the caller's set.
 //! * `exit`: the thread's return probes are accounted for. `execve`, `execveat`: the tool is told, if it follows.
@@ -17,7 +18,7 @@
 use super::host::TrapHost;
 use super::memory::{read, read_word, write};
 use super::start::{SigAction, sigaction};
-use super::{SIGTRAP, SIGTRAP_BIT, mailbox};
+use super::{SIGTRAP, SIGTRAP_BIT, blocked, mailbox};
 use crate::abi::{FLAG_FOLLOW, event};
 use cpu::nr;
 use hit::Next;
@@ -52,7 +53,7 @@ pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
             Some(result) => done(host, regs, result),
             None => Next::Step,
         },
-        nr::RT_SIGPROCMASK if fourth == SET_BYTES && second != 0 => {
+        nr::RT_SIGPROCMASK if fourth == SET_BYTES => {
             let result = change_mask(host, first, second, third);
             done(host, regs, result)
         }
@@ -122,23 +123,23 @@ fn virtual_action(host: &TrapHost<'_>, new: u64, old: u64) -> i64 {
     0
 }
 
-/// `rt_sigprocmask` on the mask that the kernel restores after us.
+/// `rt_sigprocmask` on the mask that the kernel restores after us, and on what the thread believes of `SIGTRAP`.
 fn change_mask(host: &TrapHost<'_>, how: u64, set: u64, old: u64) -> i64 {
-    let Some(set) = read_word(host.tid, set) else { return EFAULT };
-    let before = host.mask();
-    let after = match how {
-        0 => before | set,
-        1 => before & !set,
-        2 => set,
-        _ => return EINVAL,
-    };
-    if old != 0 && !write(host.tid, old, &before.to_le_bytes()) {
+    let believed = if blocked::is(host.memory, host.tid) { SIGTRAP_BIT } else { 0 };
+    let before = host.mask() | believed;
+    if set != 0 {
+        let Some(set) = read_word(host.tid, set) else { return EFAULT };
+        let after = match how {
+            0 => before | set,
+            1 => before & !set,
+            2 => set,
+            _ => return EINVAL,
+        };
         // The kernel changes the mask before it copies the old one out.
         host.set_mask(after & !SIGTRAP_BIT & !UNBLOCKABLE);
-        return EFAULT;
+        blocked::set(host.memory, host.tid, after & SIGTRAP_BIT != 0);
     }
-    host.set_mask(after & !SIGTRAP_BIT & !UNBLOCKABLE);
-    0
+    if old != 0 && !write(host.tid, old, &before.to_le_bytes()) { EFAULT } else { 0 }
 }
 
 /// Clears `SIGTRAP` in the set at `address`, if the program can write there.

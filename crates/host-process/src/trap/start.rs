@@ -86,5 +86,5 @@ extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
             return frame.set_registers(&regs);
         }
     }
-    foreign::deliver(memory, signal, code, info, context, &mut frame);
+    foreign::deliver(memory, tid, signal, code, info, context, &mut frame);
 }

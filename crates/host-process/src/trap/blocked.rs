@@ -1,0 +1,69 @@
+//! Which threads believe that they have blocked `SIGTRAP`.
+//!
+//! The kernel never sees it blocked, or a breakpoint would kill the process; but a program that asks for its mask must
+//! find what it has put there, and a `SIGTRAP` that somebody sends meanwhile must wait. A thread's entry is its id, in
+//! any word of the window that the id selects; the top bit says that a signal waits.
+
+use super::{Memory, SIGTRAP};
+use cpu::{nr, syscall};
+use sync::WINDOW;
+use sync::primitive::{AtomicU64, Ordering};
+
+/// A signal waits for this thread.
+const WAITING: u64 = 1 << 63;
+const ESRCH: i64 = -3;
+
+fn window(memory: Memory, tid: u64) -> &'static [AtomicU64] {
+    let words = &memory.home.blocked;
+    let at = (tid as usize % (words.len() / WINDOW)) * WINDOW;
+    words.get(at..at + WINDOW).unwrap_or_default()
+}
+
+fn entry(memory: Memory, tid: u64) -> Option<&'static AtomicU64> {
+    window(memory, tid).iter().find(|w| w.load(Ordering::Relaxed) & !WAITING == tid)
+}
+
+/// Whether thread `tid` has blocked `SIGTRAP`.
+pub(crate) fn is(memory: Memory, tid: u64) -> bool {
+    entry(memory, tid).is_some()
+}
+
+/// Thread `tid` blocks or unblocks `SIGTRAP`. A signal that waited is sent again, and arrives after our handler.
+pub(crate) fn set(memory: Memory, tid: u64, blocked: bool) {
+    match (entry(memory, tid), blocked) {
+        (None, true) => insert(memory, tid),
+        (Some(word), false) => {
+            if word.swap(0, Ordering::Relaxed) & WAITING != 0 {
+                // SAFETY: these calls have no memory arguments.
+                unsafe { syscall(nr::TGKILL, [own_pid(), tid, SIGTRAP, 0, 0, 0]) };
+            }
+        }
+        (Some(_), true) | (None, false) => {}
+    }
+}
+
+/// A `SIGTRAP` was sent to thread `tid`: if it has blocked it, it waits, and this is true.
+pub(crate) fn holds_back(memory: Memory, tid: u64) -> bool {
+    let Some(word) = entry(memory, tid) else { return false };
+    word.fetch_or(WAITING, Ordering::Relaxed);
+    true
+}
+
+/// When a window is full of threads that have ended, one of theirs is used; if they all live, the thread is taken not
+/// to block `SIGTRAP`.
+fn insert(memory: Memory, tid: u64) {
+    let pid = own_pid();
+    for word in window(memory, tid) {
+        let old = word.load(Ordering::Relaxed);
+        // SAFETY: signal 0 only asks whether the thread is there.
+        let free = old == 0 || unsafe { syscall(nr::TGKILL, [pid, old & !WAITING, 0, 0, 0, 0]) } == ESRCH;
+        if free && word.compare_exchange(old, tid, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
+}
+
+fn own_pid() -> u64 {
+    // SAFETY: `getpid` has no argument.
+    unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned()
+}
