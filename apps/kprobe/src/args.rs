@@ -43,7 +43,7 @@ pub(crate) enum Command {
 #[command(group = ArgGroup::new("target").required(true).args(["pid", "command"]), after_help = EXAMPLES)]
 pub(crate) struct TraceArgs {
     /// A probe definition, or @FILE with one on each line.
-    #[arg(short = 'e', value_name = "LINE", required = true)]
+    #[arg(short = 'e', value_name = "LINE", required = true, allow_hyphen_values = true)]
     pub(crate) events: Vec<String>,
     /// Follow forks and executed programs.
     #[arg(short = 'f')]
@@ -100,7 +100,7 @@ pub(crate) struct ListArgs {
 #[command(group = ArgGroup::new("where").required(true).args(["file", "pid"]))]
 pub(crate) struct CheckArgs {
     /// A probe definition, or @FILE with one on each line.
-    #[arg(short = 'e', value_name = "LINE", required = true)]
+    #[arg(short = 'e', value_name = "LINE", required = true, allow_hyphen_values = true)]
     pub(crate) events: Vec<String>,
     /// A running process.
     #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]

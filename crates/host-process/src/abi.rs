@@ -203,6 +203,9 @@ pub mod action {
     pub const JUMP_PLAIN: u64 = 6;
     /// `longjmp` of glibc, with the stack pointer mangled.
     pub const JUMP_MANGLED: u64 = 7;
+    /// A function that waits under a signal mask of its own; the register that points to the set, in hardware
+    /// numbering, is in the upper half of the word.
+    pub const MASK: u64 = 8;
     /// The bits of the word that hold the action.
     pub const BITS: u64 = 0xffff_ffff;
 }

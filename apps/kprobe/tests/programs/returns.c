@@ -149,7 +149,11 @@ COUNTER(dive);
 PROBED long dive(long depth)
 {
     COUNT(dive);
-    return depth ? dive(depth - 1) + depth : 0;
+    if (!depth)
+        return 0;
+    long rest = dive(depth - 1);
+    __asm__ volatile("" : "+r"(rest)); /* no loop instead of the recursion */
+    return rest + depth;
 }
 static void recursion(void)
 {

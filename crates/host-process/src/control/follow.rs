@@ -51,7 +51,7 @@ pub(crate) fn exec(trace: &mut Trace, member: usize, mail: Mail, pid: i32, tid: 
 
 fn watch(pid: i32, tid: i32) -> Result<End> {
     let mut thread = tid;
-    let mut entered = false;
+    let (mut entered, mut executed) = (false, false);
     for _ in 0..STOPS {
         let mut signal = 0;
         match ptrace::wait(thread) {
@@ -62,7 +62,12 @@ fn watch(pid: i32, tid: i32) -> Result<End> {
             }
             Err(error) => return Err(error),
             Ok(Stop::Ended(_)) => return Err(HostError::Gone { pid }),
-            Ok(Stop::Event(libc::PTRACE_EVENT_EXEC, _)) => return Ok(End::Executed),
+            Ok(Stop::Event(libc::PTRACE_EVENT_EXEC, _)) => {
+                // Still inside the call: its way out would overwrite registers that we set.
+                executed = true;
+                thread = pid;
+            }
+            Ok(Stop::Syscall) if executed => return Ok(End::Executed),
             Ok(Stop::Event(..)) => {}
             Ok(Stop::Signal(delivered)) => signal = delivered,
             Ok(Stop::Syscall) => {

@@ -33,6 +33,9 @@ pub(crate) fn wanted(objects: &Objects, needs: Needs) -> Vec<(u64, u64)> {
         for site in guarded(object, needs) {
             add(site, action::GUARD);
         }
+        if object.object.libc() == Some(Libc::Musl) {
+            waiting_functions(object, &mut add);
+        }
         if let Some(notify) = object.object.dynamic_linker_notify() {
             add(notify, action::OBJECTS);
         }
@@ -61,6 +64,18 @@ fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
         sites.extend(object.object.raw_syscall_sites());
     }
     sites
+}
+
+/// musl makes its cancellable calls at one place with the number in a register; a guard there would slow every `read`
+/// down. So the functions are hooked that wait under a mask.
+fn waiting_functions(object: &Mapped, add: &mut impl FnMut(u64, u64)) {
+    // rdi, rcx, r9, r8: the argument that points to the set, in hardware numbering.
+    const FUNCTIONS: [(&str, u64); 4] = [("sigsuspend", 7), ("ppoll", 1), ("pselect", 9), ("epoll_pwait", 8)];
+    for (name, register) in FUNCTIONS {
+        if let symbols::Lookup::Found(function) = object.object.lookup(name) {
+            add(function.addr, action::MASK | register << 32);
+        }
+    }
 }
 
 /// Whether the code before an `exit` has just unmapped the thread's stack (musl's `__unmapself`): no signal can be

@@ -2,6 +2,7 @@
 
 use super::objects::{Mapped, Objects};
 use events::{Place, Resolve};
+use std::path::Path;
 use symbols::Lookup;
 
 /// What became of a place.
@@ -50,6 +51,9 @@ fn by_object(objects: &Objects, name: &str, complete: bool, find: impl Fn(&Mappe
 
 /// An object that is not there may come, unless nothing can come any more.
 fn not_mapped(objects: &Objects, name: &str, complete: bool) -> Resolved {
+    if name.contains('/') && !Path::new(name).exists() {
+        return Resolved::Failed(format!("there is no file {name}"));
+    }
     if !complete || objects.is_dynamic() {
         return Resolved::Pending(name.to_owned());
     }

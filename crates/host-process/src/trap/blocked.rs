@@ -4,7 +4,7 @@
 //! find what it has put there, and a `SIGTRAP` that somebody sends meanwhile must wait. A thread's entry is its id, in
 //! any word of the window that the id selects; the top bit says that a signal waits.
 
-use super::{Memory, SIGTRAP};
+use super::{Memory, SIGTRAP, SIGTRAP_BIT};
 use cpu::{nr, syscall};
 use sync::WINDOW;
 use sync::primitive::{AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use sync::primitive::{AtomicU64, Ordering};
 /// A signal waits for this thread.
 const WAITING: u64 = 1 << 63;
 const ESRCH: i64 = -3;
+const SIG_BLOCK: u64 = 0;
 
 fn window(memory: Memory, tid: u64) -> &'static [AtomicU64] {
     let words = &memory.home.blocked;
@@ -34,11 +35,21 @@ pub(crate) fn set(memory: Memory, tid: u64, blocked: bool) {
         (None, true) => insert(memory, tid),
         (Some(word), false) => {
             if word.swap(0, Ordering::Relaxed) & WAITING != 0 {
-                // SAFETY: these calls have no memory arguments.
-                unsafe { syscall(nr::TGKILL, [own_pid(), tid, SIGTRAP, 0, 0, 0]) };
+                send_after_us(tid);
             }
         }
         (Some(_), true) | (None, false) => {}
+    }
+}
+
+/// Sends the running thread a `SIGTRAP` that arrives when the handler has returned: blocked until then.
+fn send_after_us(tid: u64) {
+    let set = SIGTRAP_BIT;
+    // SAFETY: the set is a word on this stack; the other call has no memory argument. The mask of this handler ends
+    // with it.
+    unsafe {
+        syscall(nr::RT_SIGPROCMASK, [SIG_BLOCK, (&raw const set) as u64, 0, 8, 0, 0]);
+        syscall(nr::TGKILL, [own_pid(), tid, SIGTRAP, 0, 0, 0]);
     }
 }
 

@@ -73,6 +73,11 @@ pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
     }
 }
 
+/// A function that waits under a mask was entered; `register` points to the set.
+pub(crate) fn check_mask(host: &TrapHost<'_>, register: u64, regs: &Regs) -> Next {
+    clear_bit(host, regs.gpr.get(register as usize).copied().unwrap_or(0))
+}
+
 /// The call has been made: the registers as `syscall` leaves them (Intel SDM: rcx = next rip, r11 = rflags).
 fn done(host: &TrapHost<'_>, regs: &mut Regs, result: i64) -> Next {
     host.memory.home.guarded.fetch_add(1, Ordering::Relaxed);

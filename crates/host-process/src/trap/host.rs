@@ -158,6 +158,7 @@ impl Host for TrapHost<'_> {
                 Next::Step
             }
             action::GUARD => guard::check(self, regs),
+            action::MASK => guard::check_mask(self, data >> 32, regs),
             _ => {
                 unwind::hook(self, data, regs);
                 Next::Step

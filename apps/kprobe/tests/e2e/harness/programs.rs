@@ -117,6 +117,10 @@ fn compile(recipe: &Recipe, path: &Path, folder: &Path) -> Command {
     if recipe.compiler == "go" {
         command.arg("build").env("GOCACHE", folder.join("go-cache")).env("GOFLAGS", "");
     }
+    if recipe.compiler == "rustc" {
+        // Object files on the way are named after the crate; two recipes of one source are compiled side by side.
+        command.arg("--crate-name").arg(recipe.name.replace(['.', '-'], "_"));
+    }
     let out: OsString = path.into();
     command.args(recipe.common).args(recipe.own).arg("-o").arg(out).arg(sources().join(recipe.source));
     if recipe.source == "loader.c" && recipe.compiler == "gcc" {

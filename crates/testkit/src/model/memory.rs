@@ -1,0 +1,114 @@
+//! The machine's memory: regions of bytes, some of which can go away.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// A part of the address space.
+#[derive(Debug)]
+struct Region {
+    base: u64,
+    bytes: Box<[AtomicU8]>,
+    mapped: AtomicBool,
+}
+
+/// All memory of a machine.
+///
+/// Accesses of more than a byte are not atomic; whoever runs several threads serializes them
+/// ([`interleave`](super::interleave)).
+#[derive(Debug, Default)]
+pub struct Memory {
+    regions: Vec<Region>,
+}
+
+impl Memory {
+    /// Maps `size` zeroed bytes at `base`.
+    pub fn map(&mut self, base: u64, size: usize) {
+        let bytes = (0..size).map(|_| AtomicU8::new(0)).collect();
+        self.regions.push(Region { base, bytes, mapped: AtomicBool::new(true) });
+    }
+
+    /// Takes the region that begins at `base` away, or brings it back as it was.
+    pub fn set_mapped(&self, base: u64, mapped: bool) {
+        for region in self.regions.iter().filter(|r| r.base == base) {
+            region.mapped.store(mapped, Ordering::Relaxed);
+        }
+    }
+
+    fn byte(&self, address: u64) -> Option<&AtomicU8> {
+        let region = self.regions.iter().find(|r| {
+            r.mapped.load(Ordering::Relaxed) && address.wrapping_sub(r.base) < r.bytes.len() as u64
+        })?;
+        region.bytes.get(usize::try_from(address - region.base).ok()?)
+    }
+
+    /// Whether `length` bytes at `address` are mapped.
+    #[must_use]
+    pub fn holds(&self, address: u64, length: usize) -> bool {
+        (0..length as u64).all(|i| self.byte(address.wrapping_add(i)).is_some())
+    }
+
+    /// Reads bytes; false when not all are mapped.
+    #[must_use]
+    pub fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        (0u64..).zip(out).all(|(i, to)| {
+            let byte = self.byte(address.wrapping_add(i));
+            *to = byte.map_or(0, |b| b.load(Ordering::Relaxed));
+            byte.is_some()
+        })
+    }
+
+    /// Writes bytes; false, and nothing written, when not all are mapped.
+    #[must_use]
+    pub fn write(&self, address: u64, bytes: &[u8]) -> bool {
+        if !self.holds(address, bytes.len()) {
+            return false;
+        }
+        for (i, &byte) in (0u64..).zip(bytes) {
+            if let Some(to) = self.byte(address.wrapping_add(i)) {
+                to.store(byte, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    /// Reads a word.
+    #[must_use]
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes).then_some(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes a word; false when it is not mapped.
+    #[must_use]
+    pub fn set_word(&self, address: u64, value: u64) -> bool {
+        self.write(address, &value.to_le_bytes())
+    }
+
+    /// A copy of all that is mapped, for comparison.
+    #[must_use]
+    pub fn copy(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let whole = self.read(address, &mut bytes);
+        debug_assert!(whole, "{address:#x} is not mapped");
+        bytes
+    }
+}
+
+/// The memory as operations see it.
+impl isa::Memory for &Memory {
+    fn read(&mut self, addr: u64, width: isa::Width) -> Result<u64, isa::Fault> {
+        let mut bytes = [0; 8];
+        let part = bytes.get_mut(..width.bytes()).unwrap_or_default();
+        let whole = Memory::read(self, addr, part);
+        whole.then_some(u64::from_le_bytes(bytes)).ok_or(isa::Fault { addr, write: false })
+    }
+
+    fn write(&mut self, addr: u64, width: isa::Width, value: u64) -> Result<(), isa::Fault> {
+        let bytes = value.to_le_bytes();
+        let whole = Memory::write(self, addr, bytes.get(..width.bytes()).unwrap_or_default());
+        if whole { Ok(()) } else { Err(isa::Fault { addr, write: true }) }
+    }
+
+    fn segment_base(&self, _: isa::Segment) -> u64 {
+        0
+    }
+}

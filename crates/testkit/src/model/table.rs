@@ -1,0 +1,74 @@
+//! The probe table of a machine: the words that both halves share.
+
+use super::plain::{zeroed, words};
+use super::{STUB_STRIDE, STUBS};
+use hit::returns::{Instance, Pool, Returns};
+use hit::{Counters, Probe, Site};
+use sync::primitive::{AtomicU64, Ordering};
+use sync::{Bucket, WINDOW};
+
+/// Everything that [`hit`] reads.
+#[derive(Debug)]
+pub struct Tables {
+    /// Address of a breakpoint to index of its site.
+    pub buckets: Box<[Bucket]>,
+    /// Sites.
+    pub sites: Box<[Site]>,
+    /// Probes.
+    pub probes: Box<[Probe]>,
+    /// Counters, by id.
+    pub counters: Box<[Counters]>,
+    /// Threads in handlers.
+    pub active: Box<[AtomicU64]>,
+    /// The words of the pool of instances: one element.
+    pub pool: Box<[Pool]>,
+    /// Instances of return probes.
+    pub instances: Box<[Instance]>,
+}
+
+impl Tables {
+    /// Empty tables, with this many instances of return probes.
+    #[must_use]
+    pub fn new(instances: usize) -> Self {
+        Self {
+            buckets: zeroed(256),
+            sites: zeroed(128),
+            probes: zeroed(512),
+            counters: (0..128).map(|_| Counters::new()).collect(),
+            active: (0..4 * WINDOW).map(|_| AtomicU64::new(0)).collect(),
+            pool: zeroed(1),
+            instances: zeroed(instances),
+        }
+    }
+
+    /// The instances as [`hit`] sees them.
+    #[must_use]
+    pub fn returns(&self) -> Returns<'_> {
+        let [pool] = &*self.pool else { unreachable!("made with one element") };
+        Returns { pool, instances: &self.instances, stubs: STUBS, stride: STUB_STRIDE }
+    }
+
+    /// How often a probe with this id was hit, returned, unwound, missed, lost.
+    #[must_use]
+    pub fn counts(&self, id: u32) -> [u64; 5] {
+        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        self.counters
+            .get(id as usize)
+            .map_or([0; 5], |c| [&c.hits, &c.returns, &c.unwound, &c.missed, &c.lost].map(read))
+    }
+
+    /// Copies all that a forked child inherits from `parent`.
+    pub(crate) fn inherit(&self, parent: &Self) {
+        copy(words(&parent.buckets), words(&self.buckets));
+        copy(words(&parent.sites), words(&self.sites));
+        copy(words(&parent.probes), words(&self.probes));
+        copy(words(&parent.pool), words(&self.pool));
+        copy(words(&parent.instances), words(&self.instances));
+    }
+}
+
+fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
+    for (from, to) in from.iter().zip(to) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
