@@ -23,6 +23,20 @@ pub(crate) fn test(slow: bool) -> Result<()> {
     Ok(())
 }
 
+/// The lock-free structures under loom's model: every interleaving of few threads and few operations.
+///
+/// # Errors
+///
+/// If one of them breaks a promise.
+pub(crate) fn model() -> Result<()> {
+    let folder = root().join("target/loom");
+    let folder = folder.to_string_lossy();
+    run_cargo(
+        &["test", "-p", "sync", "--release", "--test", "loom", "--target-dir", &folder],
+        &[("RUSTFLAGS", "--cfg loom")],
+    )
+}
+
 /// Everything that must hold for a change.
 ///
 /// # Errors
@@ -37,5 +51,6 @@ pub(crate) fn run() -> Result<()> {
         run_cargo(&["clippy", "--manifest-path", AGENT, "--release", "--", "-D", "warnings"], &[])?;
     }
     layering::run()?;
+    model()?;
     test(false)
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod layering;
 mod setup;
@@ -14,6 +15,7 @@ usage: cargo xtask VERB
 
   setup           install what the tests need; says which tests will be skipped without it
   test [--slow]   setup, then all tests (with --slow also those that take more than a minute)
+  bench [OPTION…] measure what a hit of a probe costs, beside the kernel's; --help shows the options
   layering        check the dependency directions and the rules of the source tree
   ci              what CI runs: formatting, lints, documentation, layering, tests";
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         }
         ["test"] => ci::test(false),
         ["test", "--slow"] => ci::test(true),
+        ["bench", ref options @ ..] => bench::run_with(options),
         ["layering"] => layering::run(),
         ["ci"] => ci::run(),
         _ => {

@@ -10,7 +10,8 @@
 //!
 //! The measured program (`programs/hot.c`) times itself and knows nothing of probes. Every row is checked: the probe
 //! must have been hit exactly as often as the program called the function, else the row measured something else, and
-//! that is an error; events that found no room are shown.
+//! that is an error; and where hits are recorded, each must have been printed, but for those that found no room, which
+//! are shown.
 
 #![forbid(unsafe_code)]
 

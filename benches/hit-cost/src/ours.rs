@@ -39,7 +39,7 @@ impl Tool {
     ///
     /// # Errors
     ///
-    /// If the tool fails, or the probe was not hit as often as the function was called.
+    /// If the tool fails, or did not count and print as many hits as there were calls.
     pub(crate) fn measure(&self, case: &Case, hot: &Hot) -> Result<Outcome> {
         let others = match (&self.others, case.others) {
             (Err(why), true) => return Ok(Outcome::Skipped(why.clone())),
@@ -61,8 +61,19 @@ impl Tool {
         let mut samples = hot.answer(&command.output().context("cannot start kprobe")?)?;
         let text = std::fs::read_to_string(&trace).context("the trace")?;
         check(&summary(&text)?, hot.expected_hits(), &mut samples)?;
+        let wanted = if case.work == Work::Count { 0 } else { hot.expected_hits() - samples.lost };
+        let events = events(&text);
+        if events != wanted {
+            bail!("{events} events were printed instead of {wanted}");
+        }
         Ok(Outcome::Measured(samples))
     }
+}
+
+/// How many events of ours were printed. Other probes' functions run too: before and after what is timed.
+fn events(trace: &str) -> u64 {
+    let objects = trace.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    objects.map(|object| u64::from(object["event"] == EVENT)).sum()
 }
 
 /// The summary of our event, at the trace's end.
@@ -90,6 +101,7 @@ mod tests {
     use super::*;
 
     const TRACE: &str = r#"{"event":"probe","time":1}
+{"event":"o1","time":2}
 {"summary":{"event":"probe","hits":7,"lost":1,"missed":0,"placed":["hot:t_push+0x0 (breakpoint, boosted)"]}}
 {"summary":{"event":"o1","hits":0,"lost":0,"missed":0,"placed":[]}}
 "#;
@@ -104,6 +116,11 @@ mod tests {
     #[test]
     fn a_hit_that_is_missing_is_an_error() {
         assert!(check(&summary(TRACE).unwrap(), 8, &mut Samples::default()).is_err());
+    }
+
+    #[test]
+    fn summaries_and_others_are_no_events_of_ours() {
+        assert_eq!(events(TRACE), 1);
     }
 
     #[test]

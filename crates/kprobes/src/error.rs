@@ -45,6 +45,15 @@ pub enum Error {
         /// The address.
         address: u64,
     },
+    /// Memory and file differ.
+    #[error(
+        "the code at {address:#x} is not what its file holds: the file was replaced while the program runs, or the \
+         program has changed its own code"
+    )]
+    Changed {
+        /// The address.
+        address: u64,
+    },
     /// The instruction cannot be displaced.
     #[error("the instruction at {address:#x} cannot be probed: {why}")]
     Refused {

@@ -225,6 +225,15 @@ impl Registry {
         }
         let code = bytes.get(..length.min(H::Isa::MAX_LENGTH)).unwrap_or(&bytes);
         let plan = H::Isa::plan(code, address).map_err(|why| Error::Refused { address, why })?;
+        // The boundaries were proved on the file's code: it must be the code that runs.
+        if let Ok(function) = host.function(address) {
+            let at = (address - function.start) as usize;
+            let length = usize::from(H::Isa::length(&plan));
+            let proved = function.code.get(at..at + length);
+            if proved.is_some() && proved != bytes.get(..length) {
+                return Err(Error::Changed { address });
+            }
+        }
         Ok((plan, bytes))
     }
 

@@ -47,9 +47,9 @@ impl View {
     ///
     /// When there is none, or it may not be looked at.
     pub fn of_process(pid: i32) -> Result<Self> {
-        symbols::Object::read(&super::process::executable(pid)).or_else(|e| match e {
-            symbols::ObjectError::NotFound { .. } => Err(HostError::NoProcess { pid }),
-            other => Err(HostError::Object(other)),
+        symbols::Object::read(&super::process::executable(pid)).map_err(|error| match error {
+            symbols::ObjectError::NotFound { .. } => HostError::NoProcess { pid },
+            other => HostError::Object(other),
         })?;
         Ok(Self { objects: Objects::read(pid, &mut Cache::default())?, pid: Some(pid) })
     }

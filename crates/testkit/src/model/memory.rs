@@ -34,9 +34,10 @@ impl Memory {
     }
 
     fn byte(&self, address: u64) -> Option<&AtomicU8> {
-        let region = self.regions.iter().find(|r| {
-            r.mapped.load(Ordering::Relaxed) && address.wrapping_sub(r.base) < r.bytes.len() as u64
-        })?;
+        let region = self
+            .regions
+            .iter()
+            .find(|r| r.mapped.load(Ordering::Relaxed) && address.wrapping_sub(r.base) < r.bytes.len() as u64)?;
         region.bytes.get(usize::try_from(address - region.base).ok()?)
     }
 

@@ -42,9 +42,9 @@ pub use control::{Call, Control, X86};
 pub use cpu::{Cpu, End};
 pub use machine::{Event, Machine};
 pub use memory::Memory;
-pub use plain::{Plain, words, zeroed};
+pub use plain::{Plain, Whole, words, zeroed};
 pub use runtime::{CONTEXT_CFA, CONTEXT_PC, JUMP_BUFFER_PC, JUMP_BUFFER_SP, Runtime, Service};
-pub use table::Tables;
+pub use table::{Tables, halves};
 pub use trap::{Action, Trap};
 
 /// Where a program's text begins.

@@ -5,38 +5,52 @@ use hit::{Probe, Site};
 use sync::Bucket;
 use sync::primitive::AtomicU64;
 
-/// Data for which every bit pattern is a value and that consists of atomics only.
+/// Data of which zeroed memory is a value.
 ///
 /// # Safety
 ///
-/// The type has no padding, every bit pattern is valid, its alignment is at least 8, its size is a multiple of 8, and
-/// all its fields are atomics (so that it may change behind a shared reference).
+/// All fields are atomic integers.
 pub unsafe trait Plain {}
 
-// SAFETY: `repr(C)`, atomics only, sizes asserted by `hit` (64, 64, 128); `Bucket` is two words; `Pool` is two words
-// and four halves.
+/// Plain data that can be looked at as words.
+///
+/// # Safety
+///
+/// The type is `repr(C)` and has no padding, its alignment is at least 8 and its size a multiple of 8.
+pub unsafe trait Whole: Plain {}
+
+// SAFETY: atomic integers only.
 unsafe impl Plain for Site {}
-// SAFETY: as above.
+// SAFETY: atomic integers only.
 unsafe impl Plain for Probe {}
-// SAFETY: as above.
+// SAFETY: atomic integers only.
 unsafe impl Plain for Instance {}
-// SAFETY: as above.
+// SAFETY: atomic integers only.
 unsafe impl Plain for Pool {}
-// SAFETY: as above.
+// SAFETY: atomic integers only.
 unsafe impl Plain for Bucket {}
+
+// SAFETY: `repr(C)`; six words and four halves are the 64 bytes that `hit` asserts.
+unsafe impl Whole for Site {}
+// SAFETY: `repr(C)`; four words, four halves, six words and four more are the 128 bytes that `hit` asserts.
+unsafe impl Whole for Instance {}
+// SAFETY: `repr(C)`; two words and four halves.
+unsafe impl Whole for Pool {}
+// SAFETY: `repr(C)`; two words.
+unsafe impl Whole for Bucket {}
 
 /// `count` zeroed elements.
 #[must_use]
 pub fn zeroed<T: Plain>(count: usize) -> Box<[T]> {
-    // SAFETY: zero is a value of `T` (`Plain`).
+    // SAFETY: zero is a value of an atomic integer, and `T` has nothing else (`Plain`).
     unsafe { Box::new_zeroed_slice(count).assume_init() }
 }
 
 /// The words that `elements` consist of: to copy them, or to fill them with nonsense.
 #[must_use]
-pub fn words<T: Plain>(elements: &[T]) -> &[AtomicU64] {
+pub fn words<T: Whole>(elements: &[T]) -> &[AtomicU64] {
     let count = size_of_val(elements) / size_of::<AtomicU64>();
-    // SAFETY: `T` consists of atomics without padding, aligned for a word and a whole number of words long (`Plain`);
-    // any word is valid for it, and all its fields may change behind a shared reference.
+    // SAFETY: `T` consists of atomic integers without padding, is aligned for a word and a whole number of words long
+    // (`Plain`, `Whole`); any word is a value, and every byte may change behind a shared reference.
     unsafe { core::slice::from_raw_parts(elements.as_ptr().cast(), count) }
 }

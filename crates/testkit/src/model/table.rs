@@ -1,10 +1,10 @@
 //! The probe table of a machine: the words that both halves share.
 
-use super::plain::{zeroed, words};
+use super::plain::{words, zeroed};
 use super::{STUB_STRIDE, STUBS};
 use hit::returns::{Instance, Pool, Returns};
 use hit::{Counters, Probe, Site};
-use sync::primitive::{AtomicU64, Ordering};
+use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 use sync::{Bucket, WINDOW};
 
 /// Everything that [`hit`] reads.
@@ -61,7 +61,12 @@ impl Tables {
     pub(crate) fn inherit(&self, parent: &Self) {
         copy(words(&parent.buckets), words(&self.buckets));
         copy(words(&parent.sites), words(&self.sites));
-        copy(words(&parent.probes), words(&self.probes));
+        for (from, to) in parent.probes.iter().zip(&self.probes) {
+            for (from, to) in halves(from).into_iter().zip(halves(to)) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            to.data.store(from.data.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         copy(words(&parent.pool), words(&self.pool));
         copy(words(&parent.instances), words(&self.instances));
     }
@@ -71,4 +76,10 @@ fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     for (from, to) in from.iter().zip(to) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// All of a probe but its `data`.
+#[must_use]
+pub fn halves(p: &Probe) -> [&AtomicU32; 10] {
+    [&p.state, &p.kind, &p.id, &p.next, &p.code, &p.code_length, &p.bit, &p.maxactive, &p.flags, &p.active]
 }

@@ -1,0 +1,302 @@
+//! Control's host: the same machine, written through the table.
+
+use super::interleave::{pause, wait_for_others};
+use super::{Machine, SLOT_BYTES, SLOTS, SLOTS_BYTES, TEXT};
+use hit::{Probe, Site};
+use isa::x86::{self, Privilege, Verdict};
+use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
+use std::collections::BTreeMap;
+use sync::primitive::{AtomicU32, AtomicU64, Ordering};
+use sync::{ActiveSet, Table};
+
+/// `x86_64`, for both halves.
+#[derive(Clone, Copy, Debug)]
+pub struct X86;
+
+impl kprobes::Isa for X86 {
+    type Plan = (Verdict, u8);
+
+    const BREAKPOINT: u8 = x86::BREAKPOINT;
+    const MAX_LENGTH: usize = x86::MAX_LEN;
+
+    fn plan(bytes: &[u8], address: u64) -> Result<Self::Plan, String> {
+        let analysis = x86::analyse(bytes, address, Privilege::User).map_err(|r| r.to_string())?;
+        Ok((analysis.verdict, analysis.len))
+    }
+
+    fn length(plan: &Self::Plan) -> u8 {
+        plan.1
+    }
+
+    fn operation(plan: &Self::Plan) -> Option<[u64; hit::OP_WORDS]> {
+        let Verdict::Emulate(op) = plan.0 else { return None };
+        let bytes = op.to_bytes();
+        let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+        (!op.touches_memory()).then(|| core::array::from_fn(word))
+    }
+
+    fn image(plan: &Self::Plan, address: u64, slot: u64) -> Result<Vec<u8>, String> {
+        let image = match plan.0 {
+            Verdict::Emulate(op) => op.image(address, plan.1, slot),
+            Verdict::Slot(copied) => copied.image(slot),
+        };
+        image.map(|i| i.as_slice().to_vec()).map_err(|r| r.to_string())
+    }
+
+    fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
+        x86::boundaries(code, start).starts().collect()
+    }
+}
+
+/// A call of the host's, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is the method of `kprobes::Host` with this name")]
+pub enum Call {
+    Read,
+    Function,
+    ReturnScheme,
+    Slot,
+    WriteSlot,
+    StoreProgram,
+    StoreSite,
+    Publish,
+    StoreProbe,
+    RetireProbe,
+    SetFirst,
+    SetNext,
+    SetArmed,
+    Patch,
+    Grace,
+}
+
+/// What is called between two calls of control's.
+type Meanwhile<'m> = Box<dyn FnMut(&Machine, Call) + Send + 'm>;
+
+/// The machine as control sees it.
+pub struct Control<'m> {
+    /// The machine.
+    pub machine: &'m Machine,
+    /// The calls so far.
+    pub calls: Vec<Call>,
+    /// The call with this number (from 0) fails, and so do all that are made while this is a range of more than one.
+    pub fail: std::ops::Range<usize>,
+    /// A patch that fails has written this many bytes before.
+    pub patched_before_failure: usize,
+    /// How the returns of a function are seen, where not by stubs.
+    pub schemes: BTreeMap<u64, ReturnScheme>,
+    /// Runs before each call.
+    meanwhile: Option<Meanwhile<'m>>,
+    slots: u64,
+    programs: u32,
+}
+
+impl std::fmt::Debug for Control<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("calls", &self.calls).field("fail", &self.fail).finish_non_exhaustive()
+    }
+}
+
+impl<'m> Control<'m> {
+    /// Control of `machine`, from its beginning.
+    #[must_use]
+    pub fn new(machine: &'m Machine) -> Self {
+        Self {
+            machine,
+            calls: Vec::new(),
+            fail: 0..0,
+            patched_before_failure: 0,
+            schemes: BTreeMap::new(),
+            meanwhile: None,
+            slots: 0,
+            programs: 0,
+        }
+    }
+
+    /// Runs `f` before each call from now on: other processors do something meanwhile.
+    pub fn meanwhile(&mut self, f: impl FnMut(&Machine, Call) + Send + 'm) {
+        self.meanwhile = Some(Box::new(f));
+    }
+
+    /// Nothing happens meanwhile any more, and nothing fails.
+    pub fn calm(&mut self) {
+        self.meanwhile = None;
+        self.fail = 0..0;
+    }
+
+    /// How many slots were given out.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        self.slots
+    }
+
+    fn enter(&mut self, call: Call) -> Result<(), Error> {
+        pause();
+        if let Some(mut f) = self.meanwhile.take() {
+            f(self.machine, call);
+            self.meanwhile = Some(f);
+        }
+        let number = self.calls.len();
+        self.calls.push(call);
+        if self.fail.contains(&number) {
+            return Err(Error::Host(format!("call {number}, {call:?}, fails as it was told to")));
+        }
+        Ok(())
+    }
+
+    fn site(&self, index: u32) -> Result<&'m Site, Error> {
+        let sites = &self.machine.tables.sites;
+        sites.get(index as usize).ok_or(Error::Full { what: "sites", limit: sites.len() })
+    }
+
+    fn probe(&self, index: u32) -> Result<&'m Probe, Error> {
+        let probes = &self.machine.tables.probes;
+        probes.get(index as usize).ok_or(Error::Full { what: "probes", limit: probes.len() })
+    }
+
+    fn written(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.machine.memory.write(address, bytes);
+        written.then_some(()).ok_or_else(|| Error::Host(format!("{address:#x} is not mapped")))
+    }
+}
+
+fn set(to: &AtomicU64, value: u64) {
+    to.store(value, Ordering::Relaxed);
+}
+
+fn set_half(to: &AtomicU32, value: u32) {
+    to.store(value, Ordering::Release);
+}
+
+impl kprobes::Host for Control<'_> {
+    type Isa = X86;
+
+    fn read(&mut self, address: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.enter(Call::Read)?;
+        self.machine.memory.read(address, out).then_some(()).ok_or(Error::Host(format!("{address:#x} is not mapped")))
+    }
+
+    fn function(&mut self, address: u64) -> Result<Function, Error> {
+        self.enter(Call::Function)?;
+        if (SLOTS..SLOTS + SLOTS_BYTES as u64).contains(&address) {
+            return Err(Error::Ours { address });
+        }
+        let pristine = self.machine.pristine();
+        if !(TEXT..TEXT + pristine.len() as u64).contains(&address) {
+            return Err(Error::NotText { address });
+        }
+        let found = self.machine.function_at(address).ok_or(Error::UnknownFunction { address })?;
+        let at = (found.start - TEXT) as usize;
+        let code = pristine.get(at..at + found.length as usize).unwrap_or_default().to_vec();
+        Ok(Function { start: found.start, code })
+    }
+
+    fn return_scheme(&mut self, start: u64) -> Result<ReturnScheme, Error> {
+        self.enter(Call::ReturnScheme)?;
+        Ok(self.schemes.get(&start).cloned().unwrap_or(ReturnScheme::Stub))
+    }
+
+    fn slot(&mut self, _: u64) -> Result<u64, Error> {
+        self.enter(Call::Slot)?;
+        if self.slots * SLOT_BYTES >= SLOTS_BYTES as u64 {
+            return Err(Error::Full { what: "slots", limit: SLOTS_BYTES / SLOT_BYTES as usize });
+        }
+        self.slots += 1;
+        Ok(SLOTS + (self.slots - 1) * SLOT_BYTES)
+    }
+
+    fn write_slot(&mut self, slot: u64, code: &[u8]) -> Result<(), Error> {
+        self.enter(Call::WriteSlot)?;
+        self.written(slot, code)
+    }
+
+    fn store_program(&mut self, code: &[u8]) -> Result<u32, Error> {
+        self.enter(Call::StoreProgram)?;
+        self.programs += code.len() as u32;
+        Ok(self.programs - code.len() as u32)
+    }
+
+    fn store_site(&mut self, index: u32, data: &SiteData) -> Result<(), Error> {
+        self.enter(Call::StoreSite)?;
+        let site = self.site(index)?;
+        set(&site.address, data.address);
+        set(&site.slot, data.slot);
+        site.op.iter().zip(data.op).for_each(|(to, word)| set(to, word));
+        for (to, bytes) in site.original.iter().zip(data.original.chunks_exact(8)) {
+            set(to, bytes.iter().rev().fold(0, |word, &b| word << 8 | u64::from(b)));
+        }
+        set_half(&site.how, data.how);
+        set_half(&site.length, data.length);
+        set_half(&site.first, 0);
+        Ok(())
+    }
+
+    fn publish(&mut self, address: u64, index: u32) -> Result<(), Error> {
+        self.enter(Call::Publish)?;
+        let table = Table::new(&self.machine.tables.buckets);
+        let limit = self.machine.tables.buckets.len();
+        table.insert(address, u64::from(index)).then_some(()).ok_or(Error::Full { what: "buckets", limit })
+    }
+
+    fn store_probe(&mut self, index: u32, data: &ProbeData) -> Result<(), Error> {
+        self.enter(Call::StoreProbe)?;
+        let probe = self.probe(index)?;
+        set_half(&probe.kind, data.kind.code());
+        set_half(&probe.id, data.id);
+        set_half(&probe.next, data.next);
+        set_half(&probe.code, data.code.0);
+        set_half(&probe.code_length, data.code.1);
+        set_half(&probe.bit, data.bit);
+        set_half(&probe.maxactive, data.maxactive);
+        set_half(&probe.flags, 0);
+        set_half(&probe.active, 0);
+        set(&probe.data, data.data);
+        set_half(&probe.state, Probe::REGISTERED);
+        Ok(())
+    }
+
+    fn retire_probe(&mut self, index: u32) -> Result<(), Error> {
+        self.enter(Call::RetireProbe)?;
+        set_half(&self.probe(index)?.state, 0);
+        Ok(())
+    }
+
+    fn set_first(&mut self, site: u32, first: u32) -> Result<(), Error> {
+        self.enter(Call::SetFirst)?;
+        set_half(&self.site(site)?.first, first);
+        Ok(())
+    }
+
+    fn set_next(&mut self, probe: u32, next: u32) -> Result<(), Error> {
+        self.enter(Call::SetNext)?;
+        set_half(&self.probe(probe)?.next, next);
+        Ok(())
+    }
+
+    fn set_armed(&mut self, site: u32, armed: bool) -> Result<(), Error> {
+        self.enter(Call::SetArmed)?;
+        set_half(&self.site(site)?.state, if armed { Site::ARMED } else { 0 });
+        Ok(())
+    }
+
+    fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error> {
+        let entered = self.enter(Call::Patch);
+        let count = if entered.is_ok() { bytes.len() } else { self.patched_before_failure };
+        for (i, &(address, byte)) in bytes.iter().take(count).enumerate() {
+            if i > 0 {
+                pause();
+            }
+            self.written(address, &[byte])?;
+        }
+        entered
+    }
+
+    fn grace(&mut self) {
+        // It cannot fail; a failure that is due here is that of the next call.
+        let _ = self.enter(Call::Grace);
+        let words = &self.machine.tables.active;
+        let inside: Vec<u64> = ActiveSet::new(words).members().collect();
+        while words.iter().any(|w| inside.contains(&w.load(Ordering::SeqCst))) {
+            assert!(wait_for_others(), "a handler waits for itself");
+        }
+    }
+}

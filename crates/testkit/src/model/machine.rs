@@ -1,0 +1,302 @@
+//! The machine: memory, table, and one step of a thread.
+
+use super::interleave::pause;
+use super::runtime::{Runtime, builtin};
+use super::{
+    Cpu, DATA, DATA_BYTES, EXIT, End, FunctionInfo, Memory, Program, SLOTS, SLOTS_BYTES, STUB_STRIDE, STUBS, Service,
+    TEXT, TEXT_BYTES, Tables, Trap,
+};
+use hit::Outcome;
+use isa::x86::{self, Privilege, Verdict, gpr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the hit path has recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A probe was hit.
+    Hit {
+        /// The probe's id.
+        id: u32,
+        /// Where.
+        address: u64,
+        /// By whom.
+        thread: u64,
+    },
+    /// A probed function has returned.
+    Return {
+        /// The probe's id.
+        id: u32,
+        /// Where to.
+        to: u64,
+        /// What: `rax`.
+        value: u64,
+        /// The first argument that it was called with.
+        argument: u64,
+    },
+    /// An instruction that leaves a probed function was hit.
+    ReturnSite {
+        /// The probe's id.
+        id: u32,
+        /// What is returned: `rax`.
+        value: u64,
+    },
+}
+
+impl Event {
+    /// The probe's id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        match *self {
+            Self::Hit { id, .. } | Self::Return { id, .. } | Self::ReturnSite { id, .. } => id,
+        }
+    }
+}
+
+/// A program in memory, with its probe table. Threads are kept by the test.
+#[derive(Debug)]
+pub struct Machine {
+    /// All memory.
+    pub memory: Memory,
+    /// The probe table.
+    pub tables: Tables,
+    /// The program's functions.
+    pub functions: Vec<FunctionInfo>,
+    pub(crate) services: Vec<(u64, Service)>,
+    /// The text as it is without any probe.
+    pristine: Mutex<Vec<u8>>,
+    log: Mutex<Vec<Event>>,
+    /// The function that every handler which records calls: how a handler hits a probe.
+    pub(crate) handler_calls: Mutex<Option<u64>>,
+    /// How many records there is room for.
+    pub(crate) room: Mutex<usize>,
+}
+
+/// Bytes of a stack.
+const STACK_BYTES: usize = 0x2000;
+
+impl Machine {
+    /// `program` in memory, with `instances` instances of return probes. Memory for stacks is added by
+    /// [`add_stack`](Self::add_stack).
+    ///
+    /// # Panics
+    ///
+    /// When the program is too long, or calls a function that it has not.
+    #[must_use]
+    pub fn new(program: Program, instances: usize) -> Self {
+        let program = program.finish();
+        let mut memory = Memory::default();
+        memory.map(TEXT, TEXT_BYTES);
+        memory.map(SLOTS, SLOTS_BYTES);
+        memory.map(STUBS, instances * STUB_STRIDE as usize);
+        memory.map(DATA, DATA_BYTES);
+        assert!(memory.write(TEXT, &program.code), "the program is too long");
+        let stubs = vec![x86::BREAKPOINT; instances * STUB_STRIDE as usize];
+        assert!(memory.write(STUBS, &stubs), "just mapped");
+        let pristine = Mutex::new(memory.copy(TEXT, TEXT_BYTES));
+        Self {
+            memory,
+            tables: Tables::new(instances),
+            functions: program.functions,
+            services: program.services,
+            pristine,
+            log: Mutex::default(),
+            handler_calls: Mutex::default(),
+            room: Mutex::new(usize::MAX),
+        }
+    }
+
+    /// Maps a stack at `base`, and gives its upper end.
+    pub fn add_stack(&mut self, base: u64) -> u64 {
+        self.memory.map(base, STACK_BYTES);
+        base + STACK_BYTES as u64
+    }
+
+    /// The address of a function.
+    ///
+    /// # Panics
+    ///
+    /// When there is no function of this name.
+    #[must_use]
+    pub fn address(&self, name: &str) -> u64 {
+        self.functions.iter().find(|f| f.name == name).unwrap_or_else(|| panic!("no function {name}")).start
+    }
+
+    /// A thread that calls the function at `function` on the stack that ends at `stack_top`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no stack there.
+    #[must_use]
+    pub fn start(&self, id: u64, function: u64, stack_top: u64) -> Cpu {
+        assert!(self.memory.set_word(stack_top - 8, EXIT), "no stack ends at {stack_top:#x}");
+        Cpu::new(id, function, stack_top)
+    }
+
+    /// What was recorded so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<Event> {
+        lock(&self.log).clone()
+    }
+
+    /// Every handler that records calls this function, with the rest of its thread's stack.
+    pub fn set_handler_calls(&self, function: Option<u64>) {
+        *lock(&self.handler_calls) = function;
+    }
+
+    /// There is room for this many records from now on.
+    pub fn set_room(&self, records: usize) {
+        *lock(&self.room) = records;
+    }
+
+    pub(crate) fn record(&self, event: Event) -> bool {
+        let mut room = lock(&self.room);
+        let fits = *room > 0;
+        if fits {
+            *room -= 1;
+            lock(&self.log).push(event);
+        }
+        fits
+    }
+
+    /// The text without any probe.
+    #[must_use]
+    pub fn pristine(&self) -> Vec<u8> {
+        lock(&self.pristine).clone()
+    }
+
+    /// The program's own text.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        self.memory.copy(TEXT, TEXT_BYTES)
+    }
+
+    /// The program changes its own text, as a just-in-time compiler does, or another object that is mapped here.
+    ///
+    /// # Panics
+    ///
+    /// When `address` is not in the text.
+    pub fn rewrite(&self, address: u64, bytes: &[u8]) {
+        assert!(self.memory.write(address, bytes), "{address:#x} is not mapped");
+        let at = (address - TEXT) as usize;
+        if let Some(place) = lock(&self.pristine).get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    /// The function that holds `address`.
+    #[must_use]
+    pub fn function_at(&self, address: u64) -> Option<&FunctionInfo> {
+        self.functions.iter().find(|f| (f.start..f.start + f.length).contains(&address))
+    }
+
+    /// Runs a thread to its end, or for `limit` steps.
+    pub fn run(&self, cpu: &mut Cpu, runtime: &mut dyn Runtime, limit: usize) -> Option<End> {
+        for _ in 0..limit {
+            if cpu.end.is_some() {
+                break;
+            }
+            self.step(cpu, runtime);
+        }
+        cpu.end
+    }
+
+    /// One step: an instruction, the fetch of a breakpoint, or the handling of its trap.
+    pub fn step(&self, cpu: &mut Cpu, runtime: &mut dyn Runtime) {
+        pause();
+        if cpu.end.is_some() {
+            return;
+        }
+        if let Some(address) = cpu.trapped.take() {
+            return self.trap(cpu, address);
+        }
+        if cpu.is_at_exit() {
+            cpu.end = Some(End::Exited);
+            return;
+        }
+        let at = cpu.regs.rip;
+        let mut byte = [0];
+        if !self.memory.read(at, &mut byte) {
+            cpu.end = Some(End::Faulted(at));
+        } else if byte == [x86::BREAKPOINT] {
+            cpu.trapped = Some(at);
+            cpu.regs.rip = at + 1;
+        } else if let Some(&(_, service)) = self.services.iter().find(|&&(s, _)| s == at) {
+            cpu.regs.rip = at + 1;
+            match service {
+                Service::Choose(number) => runtime.choose(self, cpu, number),
+                builtin_service => builtin(self, cpu, builtin_service, runtime),
+            }
+        } else if self.execute(cpu).is_none() {
+            cpu.end = Some(End::Faulted(at));
+        }
+    }
+
+    fn trap(&self, cpu: &mut Cpu, address: u64) {
+        let trap = Trap::new(self, cpu.id, cpu.signal);
+        match hit::breakpoint(&trap, &mut cpu.regs) {
+            Outcome::Handled => {}
+            Outcome::Stale => cpu.stale += 1,
+            Outcome::Foreign => cpu.end = Some(End::Killed(address)),
+        }
+    }
+
+    /// Executes the instruction at the program counter. `None`: it is none that the machine has, or it faults.
+    fn execute(&self, cpu: &mut Cpu) -> Option<()> {
+        let at = cpu.regs.rip;
+        let mut bytes = [0u8; x86::MAX_LEN];
+        let length = (1..=bytes.len()).rev().find(|&n| self.memory.holds(at, n))?;
+        let code = bytes.get_mut(..length)?;
+        if !self.memory.read(at, code) {
+            return None;
+        }
+        let analysis = x86::analyse(code, at, Privilege::User).ok()?;
+        if let Verdict::Emulate(op) = analysis.verdict {
+            return op.execute(&mut cpu.regs, &mut &self.memory).ok();
+        }
+        let next = analysis.next();
+        let displacement = |bytes: [u8; 4]| next.wrapping_add_signed(i64::from(i32::from_le_bytes(bytes)));
+        let gpr = &mut cpu.regs.gpr;
+        match *code {
+            [0xB8, a, b, c, d, ..] => gpr[gpr::RAX] = u64::from(u32::from_le_bytes([a, b, c, d])),
+            [0x48, 0x83, 0xC7, value, ..] => {
+                gpr[gpr::RDI] = gpr[gpr::RDI].wrapping_add_signed(i64::from(value.cast_signed()));
+            }
+            [0x48, 0xFF, 0xC0, ..] => gpr[gpr::RAX] = gpr[gpr::RAX].wrapping_add(1),
+            [0x48, 0x8D, 0x05, a, b, c, d, ..] => gpr[gpr::RAX] = displacement([a, b, c, d]),
+            // push [rip+displacement], as images of calls have it
+            [0xFF, 0x35, a, b, c, d, ..] => {
+                let value = self.memory.word(displacement([a, b, c, d]))?;
+                let sp = gpr[gpr::RSP].wrapping_sub(8);
+                self.memory.set_word(sp, value).then_some(())?;
+                gpr[gpr::RSP] = sp;
+            }
+            _ => return None,
+        }
+        cpu.regs.rip = next;
+        Some(())
+    }
+
+    /// The machine as a forked child has it: a copy of everything, and of its threads only the one that forked, under
+    /// a new identity.
+    ///
+    /// # Panics
+    ///
+    /// When `make` gives a machine of another shape.
+    #[must_use]
+    pub fn fork(&self, make: impl FnOnce() -> Self, stacks: &[u64], parent: &Cpu, id: u64) -> (Self, Cpu) {
+        let child = make();
+        for &(base, size) in [(TEXT, TEXT_BYTES), (SLOTS, SLOTS_BYTES), (DATA, DATA_BYTES)]
+            .iter()
+            .chain(&stacks.iter().map(|&s| (s, STACK_BYTES)).collect::<Vec<_>>())
+        {
+            assert!(child.memory.write(base, &self.memory.copy(base, size)), "the child has the same memory");
+        }
+        child.tables.inherit(&self.tables);
+        child.tables.returns().adopt(id);
+        (child, Cpu { id, ..parent.clone() })
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,241 @@
+//! The hit path's host.
+
+use super::interleave::pause;
+use super::machine::lock;
+use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, X86};
+use hit::returns::{Instance, Returns, SAVED_ARGUMENTS, SignalStack};
+use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
+use isa::x86::{BREAKPOINT, Op, Regs, gpr};
+use sync::primitive::Ordering;
+use sync::{ActiveSet, Table};
+
+/// The argument registers (System V psABI, 3.2.3).
+const ARGUMENTS: [usize; SAVED_ARGUMENTS] = [gpr::RDI, gpr::RSI, gpr::RDX, gpr::RCX, 8, 9];
+/// A handler's own stack begins this far below the interrupted one (beyond the red zone).
+const HANDLER_GAP: u64 = 0x100;
+/// How many steps a handler's call may take.
+const HANDLER_STEPS: usize = 10_000;
+
+impl Isa for X86 {
+    type Regs = Regs;
+
+    fn breakpoint_address(regs: &Regs) -> u64 {
+        regs.rip.wrapping_sub(1)
+    }
+
+    fn set_pc(regs: &mut Regs, pc: u64) {
+        regs.rip = pc;
+    }
+
+    fn sp(regs: &Regs) -> u64 {
+        regs.rsp()
+    }
+
+    fn execute(op: [u64; OP_WORDS], regs: &mut Regs) -> bool {
+        let mut bytes = [0; 8 * OP_WORDS];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(op) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        let op = Op::from_bytes(bytes);
+        // Without memory: what touches it runs out of line.
+        !op.touches_memory() && op.execute(regs, &mut &super::Memory::default()).is_ok()
+    }
+
+    fn return_slot(regs: &Regs) -> u64 {
+        regs.rsp()
+    }
+
+    fn arguments(regs: &Regs) -> [u64; SAVED_ARGUMENTS] {
+        ARGUMENTS.map(|r| regs.gpr[r])
+    }
+}
+
+/// What an internal probe does ([`hit::Probe::data`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// An unwinder starts.
+    Unwind,
+    /// It has chosen a frame: the context at `rdi` says which.
+    Land,
+    /// It has only walked.
+    Walked,
+    /// `longjmp`: the buffer at `rdi` says where to.
+    Jump,
+    /// The running thread ends.
+    Exit,
+    /// The handler calls the function at this address (an address below 2³²).
+    Call(u64),
+    /// The handler sets the program counter to this address (below 2³²) instead of stepping.
+    Redirect(u64),
+}
+
+impl Action {
+    /// As it stands in the probe.
+    #[must_use]
+    pub fn data(self) -> u64 {
+        match self {
+            Self::Unwind => 1,
+            Self::Land => 2,
+            Self::Walked => 3,
+            Self::Jump => 4,
+            Self::Exit => 5,
+            Self::Call(address) => 6 | address << 32,
+            Self::Redirect(address) => 7 | address << 32,
+        }
+    }
+
+    /// What `data` stands for.
+    #[must_use]
+    pub fn from_data(data: u64) -> Option<Self> {
+        Some(match data & 0xFF {
+            1 => Self::Unwind,
+            2 => Self::Land,
+            3 => Self::Walked,
+            4 => Self::Jump,
+            5 => Self::Exit,
+            6 => Self::Call(data >> 32),
+            7 => Self::Redirect(data >> 32),
+            _ => return None,
+        })
+    }
+}
+
+/// One trap of one thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Trap<'m> {
+    machine: &'m Machine,
+    thread: u64,
+    signal: SignalStack,
+}
+
+impl<'m> Trap<'m> {
+    /// A trap of `thread`, which has this stack for signal handlers.
+    #[must_use]
+    pub fn new(machine: &'m Machine, thread: u64, signal: SignalStack) -> Self {
+        Self { machine, thread, signal }
+    }
+
+    /// The handler calls a function of the program's, which may well be probed.
+    fn call(&self, function: u64, interrupted: &Regs) {
+        let top = interrupted.rsp() - HANDLER_GAP;
+        if !self.machine.memory.set_word(top - 8, EXIT) {
+            return;
+        }
+        let mut nested = Cpu { signal: self.signal, ..Cpu::new(self.thread, function, top) };
+        let end = self.machine.run(&mut nested, &mut (), HANDLER_STEPS);
+        assert_eq!(end, Some(super::End::Exited), "what a handler calls must return");
+    }
+
+    fn act(&self, action: Action, regs: &mut Regs) -> Next {
+        let returns = self.returns();
+        let (sp, argument) = (regs.rsp(), regs.gpr[gpr::RDI]);
+        let word = |offset: u64| self.machine.memory.word(argument.wrapping_add(offset));
+        match action {
+            Action::Unwind => returns.restore(self, sp, self.signal),
+            Action::Land => {
+                if let Some(cfa) = word(CONTEXT_CFA) {
+                    returns.land(self, sp, cfa, self.signal);
+                }
+            }
+            Action::Walked => returns.walked(self, sp, self.signal),
+            Action::Jump => {
+                if let Some(target) = word(JUMP_BUFFER_SP) {
+                    returns.jump(self, sp, target, self.signal);
+                }
+            }
+            Action::Exit => returns.exit(self),
+            Action::Call(function) => self.call(function, regs),
+            Action::Redirect(address) => {
+                regs.rip = address;
+                return Next::Redirected;
+            }
+        }
+        Next::Step
+    }
+}
+
+fn event(probe: &Probe, regs: &Regs, thread: u64, cause: Cause<'_>) -> Event {
+    let id = probe.id.load(Ordering::Relaxed);
+    let value = regs.gpr[gpr::RAX];
+    let first = |i: &Instance| i.arguments[0].load(Ordering::Relaxed);
+    match cause {
+        Cause::Hit => Event::Hit { id, address: regs.rip, thread },
+        Cause::ReturnSite => Event::ReturnSite { id, value },
+        Cause::Return(instance) => {
+            Event::Return { id, to: instance.return_address.load(Ordering::Relaxed), value, argument: first(instance) }
+        }
+    }
+}
+
+impl Host for Trap<'_> {
+    type Isa = X86;
+
+    fn find(&self, address: u64) -> Option<u64> {
+        pause();
+        Table::new(&self.machine.tables.buckets).find(address)
+    }
+
+    fn site(&self, index: u64) -> Option<&Site> {
+        pause();
+        self.machine.tables.sites.get(usize::try_from(index).ok()?)
+    }
+
+    fn probe(&self, index: u32) -> Option<&Probe> {
+        pause();
+        self.machine.tables.probes.get(index as usize)
+    }
+
+    fn counters(&self, id: u32) -> Option<&Counters> {
+        pause();
+        self.machine.tables.counters.get(id as usize)
+    }
+
+    fn is_breakpoint(&self, address: u64) -> bool {
+        pause();
+        let mut byte = [0];
+        self.machine.memory.read(address, &mut byte) && byte == [BREAKPOINT]
+    }
+
+    fn thread(&self) -> u64 {
+        self.thread
+    }
+
+    fn active(&self) -> ActiveSet<'_> {
+        pause();
+        ActiveSet::new(&self.machine.tables.active)
+    }
+
+    fn returns(&self) -> Returns<'_> {
+        pause();
+        self.machine.tables.returns()
+    }
+
+    fn record(&self, probe: &Probe, regs: &Regs, cause: Cause<'_>) -> bool {
+        pause();
+        let calls = *lock(&self.machine.handler_calls);
+        if let Some(function) = calls {
+            self.call(function, regs);
+        }
+        self.machine.record(event(probe, regs, self.thread, cause))
+    }
+
+    fn internal(&self, probe: &Probe, _: u64, regs: &mut Regs) -> Next {
+        pause();
+        Action::from_data(probe.data.load(Ordering::Relaxed)).map_or(Next::Step, |a| self.act(a, regs))
+    }
+
+    fn load(&self, address: u64) -> u64 {
+        pause();
+        self.machine.memory.word(address).unwrap_or(0)
+    }
+
+    fn exchange(&self, address: u64, old: u64, new: u64) -> bool {
+        pause();
+        let aligned = address.is_multiple_of(8);
+        aligned && self.machine.memory.word(address) == Some(old) && self.machine.memory.set_word(address, new)
+    }
+
+    fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
+        self.exchange(address, old, new)
+    }
+}

@@ -1,0 +1,27 @@
+//! `cargo xtask bench`: what one hit of a probe costs, as a table.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::shell::{cargo, output, run, run_cargo};
+
+/// Builds the tool and the benchmark, optimised, and runs the benchmark with `options`.
+///
+/// # Errors
+///
+/// If one of them cannot be built, or a row did not measure what it says. No time is too long.
+pub(crate) fn run_with(options: &[&str]) -> Result<()> {
+    run_cargo(&["build", "--release", "-p", "kprobe", "-p", "hit-cost"], &[])?;
+    let built = target_directory()?.join("release");
+    run(Command::new(built.join("hit-cost")).arg("--kprobe").arg(built.join("kprobe")).args(options))
+}
+
+/// Where cargo puts what it builds: the environment and the user's configuration may say so.
+fn target_directory() -> Result<PathBuf> {
+    let text = output(Command::new(cargo()).args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")
+}
