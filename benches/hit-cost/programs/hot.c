@@ -5,7 +5,7 @@
  * Every function has the same shape, `long f(long, const char *)`, and differs in its first instruction, where probes
  * go. Inside a burst there is no call but those: the clock is the time stamp counter, read in line, so that probes on
  * libc's functions cost a burst nothing. Each burst follows a pause, in which a reader of events can catch up, and
- * WARM calls that are not timed, in which the caches recover from the pause. */
+ * WARM calls that are not timed, in which the caches recover from the pause; whoever compiles this says how many. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WARM = 20, PAUSE_NS = 400000 };
+enum { PAUSE_NS = 400000 };
 
 typedef long function(long, const char *);
 

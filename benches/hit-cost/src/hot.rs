@@ -12,7 +12,7 @@ use crate::cases::{Case, Function};
 use crate::samples::Samples;
 
 const SOURCE: &str = include_str!("../programs/hot.c");
-/// Calls before each burst that are not timed (`WARM` in the program).
+/// Calls before each burst that are not timed.
 const WARM: u64 = 20;
 
 /// The program.
@@ -35,7 +35,8 @@ impl Hot {
         let folder = TempDir::with_prefix("hit-cost-").context("a temporary folder")?;
         let (source, program) = (folder.path().join("hot.c"), folder.path().join("hot"));
         std::fs::write(&source, SOURCE).context("the program's source")?;
-        let output = Command::new("cc").args(["-O2", "-fPIE", "-pie", "-o"]).args([&program, &source]).output();
+        let flags = ["-O2", "-fPIE", "-pie", &format!("-DWARM={WARM}"), "-o"];
+        let output = Command::new("cc").args(flags).args([&program, &source]).output();
         let output = output.context("the measured program is in C; cc cannot be started")?;
         if !output.status.success() {
             bail!("cc: {}", String::from_utf8_lossy(&output.stderr));

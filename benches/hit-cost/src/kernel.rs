@@ -27,10 +27,8 @@ pub(crate) struct Tracefs {
 impl Tracefs {
     /// Opens it, or says why not.
     pub(crate) fn open() -> Result<Self, String> {
-        let root = ROOTS.iter().map(Path::new).find(|root| root.join("uprobe_events").exists()).ok_or(
-            "no uprobe_events: mount tracefs (mount -t tracefs nodev /sys/kernel/tracing) on a kernel with \
-             CONFIG_UPROBE_EVENTS, as root",
-        )?;
+        let root = ROOTS.iter().map(Path::new).find(|root| root.join("uprobe_events").exists());
+        let root = root.ok_or("no uprobe_events: uprobes need root, tracefs mounted, and a kernel that has them")?;
         let tracefs = Self { root: root.to_owned() };
         tracefs.clean();
         match std::fs::create_dir(tracefs.instance()) {

@@ -98,6 +98,8 @@ pub struct Home {
     pub alone: AtomicU32,
     /// The `SIGTRAP` action that the program believes it has: handler, flags, restorer, mask.
     pub app_trap: [AtomicU64; 4],
+    /// Room for an argument of a system call that the tool makes.
+    pub scratch: [AtomicU64; 8],
     /// Breakpoint traps that were removed before they were handled.
     pub stale: AtomicU64,
     /// Traps that were not ours.

@@ -45,9 +45,10 @@ impl Registry {
         self.sites.insert(data.address, SiteRecord::new(index, data));
     }
 
-    /// Takes over an armed site with its probes, first one first: the state of a forked child.
-    pub fn inherit(&mut self, index: u32, data: SiteData, probes: Vec<u32>, bits: u32) {
-        self.sites.insert(data.address, SiteRecord { index, data, probes, bits, armed: true });
+    /// Takes over a site with its probes, first one first, and the number of bits that its return probes use: what a
+    /// forked child has inherited.
+    pub fn inherit(&mut self, index: u32, data: SiteData, probes: Vec<u32>, bits: u32, armed: bool) {
+        self.sites.insert(data.address, SiteRecord { index, data, probes, bits, armed });
     }
 
     /// How many sites and probes were ever made.

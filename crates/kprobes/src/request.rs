@@ -44,3 +44,11 @@ pub struct Handle {
     /// How it is placed.
     pub placement: crate::Placement,
 }
+
+impl Handle {
+    /// A handle for what an earlier registry has registered: its probes, as pairs of address and index.
+    #[must_use]
+    pub fn adopted(address: u64, members: Vec<(u64, u32)>, placement: crate::Placement) -> Self {
+        Self { members, address, placement }
+    }
+}

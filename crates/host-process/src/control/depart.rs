@@ -5,11 +5,11 @@
 //! So all threads are stopped for a moment; those that are in a handler, or have a trap pending, are let go on and
 //! stopped again; then every stub on a stack is replaced by the true address, and the disposition restored.
 
-use super::Result;
-use super::process;
+use super::settle::{self, Changed};
 use super::stop::{Held, Remote};
 use super::target::Target;
-use crate::abi::{Home, STUB_BYTES};
+use super::{Result, process};
+use crate::abi::{ACTIVE, Home, STUB_BYTES};
 use core::mem::offset_of;
 use hit::returns::{Instance, Pool, STATE_ARMED, STATE_OFFSET, STATE_RESTORED};
 use std::time::Duration;
@@ -20,12 +20,12 @@ const RETURN_ADDRESS: u64 = offset_of!(Instance, return_address) as u64;
 const SLOT: u64 = offset_of!(Instance, slot) as u64;
 
 /// Makes the agent dormant; true when it is.
-pub(crate) fn depart(target: &Target) -> Result<bool> {
+pub(crate) fn depart(target: &Target, cleaned: &[Changed]) -> Result<bool> {
     for _ in 0..ATTEMPTS {
         let mut held = stop_all(target.pid)?;
         if target.in_handlers()?.is_empty() {
             put_returns_back(target)?;
-            restore_disposition(target, &mut held)?;
+            restore_signals(target, &mut held, cleaned)?;
             held.into_iter().try_for_each(Held::release)?;
             return Ok(true);
         }
@@ -91,10 +91,19 @@ fn put_returns_back(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// The program's own action for `SIGTRAP` goes back into the kernel.
-fn restore_disposition(target: &Target, held: &mut [Held]) -> Result<()> {
+/// What the program believes of its signals becomes true: the action of `SIGTRAP`, which threads block it, and which
+/// handlers do.
+fn restore_signals(target: &Target, held: &mut [Held], cleaned: &[Changed]) -> Result<()> {
+    for thread in held.iter_mut() {
+        if settle::believes_blocked(target, thread.tid())? {
+            thread.block_trap();
+        }
+    }
+    let zeros = vec![0; 8 * ACTIVE];
+    target.memory().write(target.home(offset_of!(Home, blocked)), &zeros)?;
     let Some(first) = held.first_mut() else { return Ok(()) };
     first.use_gadget(target.memory().word(target.home(offset_of!(Home, gadget)))?);
+    settle::restore_handlers(first, target, target.home(offset_of!(Home, scratch)), cleaned)?;
     let action = target.home(offset_of!(Home, app_trap));
     first.call("rt_sigaction", libc::SYS_rt_sigaction, [libc::SIGTRAP as u64, action, 0, 8, 0, 0]).map(drop)
 }

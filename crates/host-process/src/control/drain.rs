@@ -4,7 +4,6 @@ use super::objects::Objects;
 use super::trace::Record;
 use crate::abi::{Bank, PAYLOAD_BYTES, RingMemory, record as layout};
 use std::sync::Arc;
-use sync::primitive::Ordering;
 use sync::{Ring, RingReader};
 
 /// Takes all records of a bank, whose process has these objects.
@@ -17,25 +16,6 @@ pub(crate) fn drain(bank: &Bank, objects: &Arc<Objects>, records: &mut Vec<Recor
             words.clear();
         }
     }
-}
-
-/// Makes a bank whose process has gone as new: counters and rings.
-pub(crate) fn clear(bank: &Bank, events: usize) {
-    for counters in bank.counters.iter().take(events) {
-        for counter in [&counters.hits, &counters.missed, &counters.lost, &counters.returns, &counters.unwound] {
-            counter.store(0, Ordering::Relaxed);
-        }
-    }
-    for memory in &bank.rings {
-        if memory.head.load(Ordering::Relaxed) != memory.tail.load(Ordering::Relaxed) {
-            // A producer that was killed between reserving and committing has left words behind.
-            memory.data.iter().for_each(|w| w.store(0, Ordering::Relaxed));
-        }
-        memory.head.store(0, Ordering::Relaxed);
-        memory.tail.store(0, Ordering::Relaxed);
-    }
-    bank.mailbox.state.store(0, Ordering::Relaxed);
-    bank.mailbox.lock.store(0, Ordering::Relaxed);
 }
 
 fn ring(memory: &RingMemory) -> Ring<'_> {

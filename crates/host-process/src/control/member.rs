@@ -2,15 +2,18 @@
 
 use super::hooks::{self, Needs};
 use super::image::Image;
+use super::inject::Site as AgentSite;
 use super::objects::{Cache, Objects};
+use super::process::Life;
 use super::resolve::{FetchSymbols, Resolved, resolve};
 use super::stop::Held;
 use super::target::Target;
-use super::{HostError, Result, inject, table};
+use super::{HostError, Result, inject, settle, table};
 use crate::abi::{FLAG_FOLLOW, Home};
 use core::mem::offset_of;
-use events::{Definition, Kind, compile};
-use kprobes::{Handle, ProbeKind, Registry, Request};
+use events::{Definition, compile};
+use hit::Kind;
+use kprobes::{Handle, Placement, ProbeKind, Registry, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -30,7 +33,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     fn needs(&self) -> Needs {
-        let returns = self.definitions.iter().any(|d| matches!(d.kind, Kind::Return { .. }));
+        let returns = self.definitions.iter().any(|d| matches!(d.kind, events::Kind::Return { .. }));
         Needs { returns, exec: self.follow }
     }
 }
@@ -58,6 +61,8 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) target: Target,
+    /// Tells when the process ends.
+    pub(crate) life: Life,
     pub(crate) bank: usize,
     pub(crate) states: Vec<State>,
     registry: Registry,
@@ -65,6 +70,8 @@ pub(crate) struct Member {
     refused_hooks: BTreeSet<u64>,
     /// All objects that the program starts with are mapped.
     pub(crate) complete: bool,
+    /// Handlers whose masks had `SIGTRAP` in them.
+    pub(crate) cleaned: Vec<settle::Changed>,
 }
 
 impl Member {
@@ -85,64 +92,96 @@ impl Member {
         for site in table::sites(&target)? {
             registry.adopt(site.index, site.data);
         }
-        Ok(Self::new(target, registry, 0, plan))
+        Self::new(target, registry, 0, plan)
     }
 
-    fn new(target: Target, registry: Registry, bank: usize, plan: &Plan) -> Self {
+    fn new(target: Target, registry: Registry, bank: usize, plan: &Plan) -> Result<Self> {
         let states = plan.definitions.iter().map(|_| State::Pending(String::new())).collect();
-        Self { target, bank, states, registry, hooks: BTreeMap::new(), refused_hooks: BTreeSet::new(), complete: false }
+        let life = Life::of(target.pid)?;
+        let (hooks, refused_hooks) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { target, life, bank, states, registry, hooks, refused_hooks, complete: false, cleaned: Vec::new() })
     }
 
-    /// A forked child of `parent`, which has found itself a bank. Its table and text are copies of its parent's.
-    pub(crate) fn fork(parent: &Self, pid: i32, bank: usize, cache: &mut Cache) -> Result<Self> {
-        let objects = Objects::read(pid, cache)?;
-        let target = Target::open(pid, parent.target.agent.clone(), objects)?;
+    /// A forked child, which has found itself a bank. Its table and text are copies of its parent's, as they were when
+    /// it was forked: what is placed in it stands there.
+    pub(crate) fn fork(agent: AgentSite, pid: i32, bank: usize, plan: &Plan, cache: &mut Cache) -> Result<Self> {
+        let target = Target::open(pid, agent, Objects::read(pid, cache)?)?;
         let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
-        let mut registry = Registry::new(sites.len() as u32, probes.len() as u32);
+        let registry = Registry::new(sites.len() as u32, probes.len() as u32);
+        let mut member = Self::new(target, registry, bank, plan)?;
+        member.complete = is_complete(&member.target.objects);
+        let mut found: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
         for site in sites {
             let chain = table::chain(&probes, site.first);
-            let is_return = |&p: &u32| probes.get(p as usize).is_some_and(|p| p.kind == hit::Kind::Return.code());
-            let bit = |p: &u32| probes.get(*p as usize).map_or(0, |p| p.bit + 1);
-            let bits = chain.iter().filter(|p| is_return(p)).map(bit).max().unwrap_or(0);
-            if site.armed {
-                registry.inherit(site.index, site.data, chain, bits);
-            } else {
-                registry.adopt(site.index, site.data);
+            let known = chain.iter().filter_map(|&index| Some((index, probes.get(index as usize)?)));
+            let mut bits = 0;
+            for (index, probe) in known.filter(|(_, p)| site.armed && p.registered) {
+                let place = (site.data.address, index);
+                match probe.kind {
+                    Some(Kind::Internal) => {
+                        let handle = Handle::adopted(place.0, vec![place], Placement::Boosted);
+                        member.hooks.insert((place.0, probe.data), handle);
+                    }
+                    Some(kind) => {
+                        bits = if kind == Kind::Return { bits.max(probe.bit + 1) } else { bits };
+                        found.entry(probe.id).or_default().push(place);
+                    }
+                    None => {}
+                }
+            }
+            member.registry.inherit(site.index, site.data, chain, bits, site.armed);
+        }
+        for (id, members) in found {
+            let placement = placement(&probes, &members);
+            if let (Some(state), Some(&(address, _))) = (member.states.get_mut(id as usize), members.first()) {
+                *state = State::Placed(Handle::adopted(address, members, placement));
             }
         }
-        Ok(Self {
-            target,
-            bank,
-            states: parent.states.clone(),
-            registry,
-            hooks: parent.hooks.clone(),
-            refused_hooks: parent.refused_hooks.clone(),
-            complete: parent.complete,
-        })
+        Ok(member)
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.target.pid
     }
 
+    /// Places everything for the first time, while thread `held` makes system calls for us: the guards, then whatever
+    /// they come too late for is put right, then the events.
+    pub(crate) fn begin(&mut self, plan: &Plan, held: i32) -> Result<Vec<News>> {
+        let mut news = Vec::new();
+        self.place_hooks(plan, &mut news)?;
+        settle::unblock(&self.target, held)?;
+        if let Some(mut remote) = self.target.set_remote(None) {
+            let scratch = self.target.home(offset_of!(Home, scratch));
+            self.cleaned = settle::clean_handlers(remote.as_mut(), &self.target, scratch)?;
+            self.target.set_remote(Some(remote));
+        }
+        self.place_events(plan, &mut news)?;
+        Ok(news)
+    }
+
     /// Places what can be placed now: hooks of our own first, then events. To be called while somebody makes system
     /// calls for us in the target, and whenever its objects have changed.
     pub(crate) fn place(&mut self, plan: &Plan) -> Result<Vec<News>> {
         let mut news = Vec::new();
-        self.place_hooks(plan.needs(), &mut news)?;
+        self.place_hooks(plan, &mut news)?;
+        self.place_events(plan, &mut news)?;
+        Ok(news)
+    }
+
+    /// Places events whose objects are there.
+    pub(crate) fn place_events(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<()> {
         let mut batch: Vec<(usize, Request)> = Vec::new();
         for (id, definition) in plan.definitions.iter().enumerate() {
             if !matches!(self.states.get(id), Some(State::Pending(_))) {
                 continue;
             }
-            match self.request(id, definition, plan.count, &mut news) {
+            match self.request(id, definition, plan.count, news) {
                 Ok(Some(request)) => batch.push((id, request)),
                 Ok(None) => {}
-                Err(why) => self.fail(id, why, &mut news),
+                Err(why) => self.fail(id, why, news),
             }
         }
-        self.register(batch, &mut news)?;
-        Ok(news)
+        self.register(batch, news)
     }
 
     /// What to register for an event; `None` while its object is not there.
@@ -168,7 +207,9 @@ impl Member {
         };
         let program = compile(definition, &FetchSymbols(&self.target.objects)).map_err(|e| e.to_string())?;
         let kind = match definition.kind {
-            Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
+            events::Kind::Return { maxactive } => {
+                ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) }
+            }
             _ => ProbeKind::Entry,
         };
         let program = if count { Vec::new() } else { program.code };
@@ -205,9 +246,10 @@ impl Member {
         news.push(News::Failed(id, why));
     }
 
-    fn place_hooks(&mut self, needs: Needs, news: &mut Vec<News>) -> Result<()> {
+    /// Places the host's own probes, which protect the others.
+    pub(crate) fn place_hooks(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<()> {
         let known = |key: &(u64, u64)| self.hooks.contains_key(key) || self.refused_hooks.contains(&key.0);
-        let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, needs);
+        let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, plan.needs());
         wanted.retain(|key| !known(key));
         while !wanted.is_empty() {
             let request = |&(address, data): &(u64, u64)| Request {
@@ -273,6 +315,16 @@ impl Member {
     /// The addresses where our breakpoints stand.
     pub(crate) fn armed(&self) -> usize {
         self.registry.armed().count()
+    }
+}
+
+/// How the probes of an event that was found in a table are placed.
+fn placement(probes: &[table::StoredProbe], members: &[(u64, u32)]) -> Placement {
+    let kind = members.first().and_then(|&(_, index)| probes.get(index as usize)?.kind);
+    match kind {
+        Some(Kind::Return) => Placement::ReturnStub,
+        Some(Kind::ReturnSite) => Placement::ReturnSites(members.len(), "as in its parent".into()),
+        _ => Placement::Boosted,
     }
 }
 

@@ -4,6 +4,7 @@ use super::maps::process_error;
 use super::{HostError, Result};
 use procfs::process::{Process, Status};
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 /// What the kernel says of a process.
@@ -15,10 +16,45 @@ pub(crate) fn status(pid: i32) -> Result<Status> {
     Process::new(pid).and_then(|p| p.status()).map_err(|e| process_error(pid, "read its status", e))
 }
 
-/// Whether `pid` is there and not a zombie.
+/// Whether `pid` is there, and any of its threads is not a zombie.
 #[must_use]
 pub fn is_alive(pid: i32) -> bool {
-    status(pid).is_ok_and(|s| !s.state.starts_with(['Z', 'X']))
+    let Ok(status) = status(pid) else { return false };
+    let ended = |text: String| text.lines().any(|l| l.starts_with("State:\tZ") || l.starts_with("State:\tX"));
+    let thread_lives =
+        |tid: i32| fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).is_ok_and(|text| !ended(text));
+    !status.state.starts_with(['Z', 'X']) || threads(pid).into_iter().any(|tid| tid != pid && thread_lives(tid))
+}
+
+/// Tells when a process ends: when its last thread has, whichever that is.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pid: i32,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Life {
+    pub(crate) fn of(pid: i32) -> Result<Self> {
+        // SAFETY: the call has no memory arguments.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd >= 0 {
+            // SAFETY: a descriptor that was just made and has no other owner.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+            return Ok(Self { pid, descriptor: Some(descriptor) });
+        }
+        match std::io::Error::last_os_error().raw_os_error() {
+            Some(libc::ESRCH) => Err(HostError::NoProcess { pid }),
+            // Kernels before 5.3 have no such descriptors: `/proc` is asked instead.
+            _ => Ok(Self { pid, descriptor: None }),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let Some(descriptor) = &self.descriptor else { return !is_alive(self.pid) };
+        let mut poll = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry; returns at once.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    }
 }
 
 /// Whether `pid` runs a program: a process that is ending has none any more, though it is still there.
@@ -41,8 +77,22 @@ pub fn thread_name(pid: i32, tid: i32) -> String {
 
 /// Signals pending for a thread alone, as a set.
 pub(crate) fn pending_signals(pid: i32, tid: i32) -> u64 {
+    signal_set(pid, tid, "SigPnd:")
+}
+
+/// Signals that a thread blocks, as a set.
+pub(crate) fn blocked_signals(pid: i32, tid: i32) -> u64 {
+    signal_set(pid, tid, "SigBlk:")
+}
+
+/// Signals for which a process has handlers, as a set.
+pub(crate) fn caught_signals(pid: i32) -> u64 {
+    signal_set(pid, pid, "SigCgt:")
+}
+
+fn signal_set(pid: i32, tid: i32, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("SigPnd:"));
+    let line = text.lines().find_map(|l| l.strip_prefix(field));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
@@ -60,6 +110,10 @@ pub fn executable(pid: i32) -> PathBuf {
 pub(crate) fn check(pid: i32) -> Result<()> {
     let status = status(pid)?;
     if status.state.starts_with(['Z', 'X']) {
+        if is_alive(pid) {
+            let what = "its main thread has ended, and the kernel shows nothing of the others' memory (/proc/PID/maps)";
+            return Err(HostError::Unexpected { pid, what: what.into() });
+        }
         return Err(HostError::Gone { pid });
     }
     if pid == std::process::id().cast_signed() {

@@ -8,6 +8,7 @@
 use super::{HostError, Result};
 use libc::{c_int, c_long, c_void, pid_t, user_regs_struct};
 use std::io;
+use std::time::{Duration, Instant};
 
 const NT_X86_XSTATE: usize = 0x202;
 /// Large enough for AVX-512 and AMX state.
@@ -108,12 +109,30 @@ pub(crate) enum Stop {
 
 /// Waits for the next stop of a traced thread.
 pub(crate) fn wait(tid: pid_t) -> Result<Stop> {
+    wait_status(tid, None)
+}
+
+/// Waits for the next stop of a traced thread, but not longer than `limit`.
+pub(crate) fn wait_for(tid: pid_t, limit: Duration) -> Result<Stop> {
+    wait_status(tid, Some(Instant::now() + limit))
+}
+
+fn wait_status(tid: pid_t, until: Option<Instant>) -> Result<Stop> {
     let mut status = 0;
+    let flags = libc::__WALL | if until.is_some() { libc::WNOHANG } else { 0 };
     loop {
         // SAFETY: `status` is a valid int.
-        let got = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+        let got = unsafe { libc::waitpid(tid, &raw mut status, flags) };
         if got == tid {
             break;
+        }
+        if got == 0 {
+            if until.is_some_and(|u| Instant::now() > u) {
+                let what = format!("thread {tid} does not stop: it sleeps in the kernel and cannot be interrupted");
+                return Err(HostError::Unexpected { pid: tid, what });
+            }
+            std::thread::sleep(Duration::from_micros(20));
+            continue;
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {

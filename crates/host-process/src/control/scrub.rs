@@ -34,7 +34,7 @@ fn is_attended(memory: &Memory, shared: u64) -> Result<bool> {
     }
     let beat = || memory.half(shared + offset_of!(Shared, heartbeat) as u64);
     let before = beat()?;
-    std::thread::sleep(super::trace::HEARTBEAT * 4);
+    std::thread::sleep(super::families::HEARTBEAT * 4);
     Ok(beat()? != before)
 }
 

@@ -54,6 +54,18 @@ impl SharedMap {
     }
 }
 
+impl SharedMap {
+    /// Gives a bank's memory back; it reads as zero from now on, for every process that maps it.
+    pub(crate) fn wipe(&self, index: usize) {
+        if let Some(bank) = self.bank(index) {
+            let at = (&raw const *bank).cast_mut().cast();
+            // SAFETY: the bank is inside the mapping and a multiple of a page; all its words are atomics, and zero is
+            // a valid value of each.
+            unsafe { libc::madvise(at, size_of::<Bank>(), libc::MADV_REMOVE) };
+        }
+    }
+}
+
 impl Drop for SharedMap {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and by the borrow checker nothing refers to it any more.

@@ -20,11 +20,14 @@ use super::memory::Memory;
 use super::ptrace::{self, Registers, Stop};
 use super::{HostError, Result, process};
 use std::io;
+use std::time::Duration;
 
 /// A set of all signals but `SIGTRAP`.
 const ALL_BUT_SIGTRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// How long a thread may take to stop: one in an uninterruptible sleep does not.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a thread is stopped anew because of a pending `SIGTRAP`.
 const ATTEMPTS: usize = 10_000;
 
@@ -129,6 +132,18 @@ impl Held {
         self.tid
     }
 
+    /// The thread will not block `SIGTRAP` when it goes on; whether it did.
+    pub(crate) fn unblock_trap(&mut self) -> bool {
+        let blocked = self.mask & !ALL_BUT_SIGTRAP != 0;
+        self.mask &= ALL_BUT_SIGTRAP;
+        blocked
+    }
+
+    /// The thread will block `SIGTRAP` when it goes on.
+    pub(crate) fn block_trap(&mut self) {
+        self.mask |= !ALL_BUT_SIGTRAP;
+    }
+
     /// From now on, use this `syscall` instruction: nobody can put a probe there.
     pub(crate) fn use_gadget(&mut self, gadget: u64) {
         self.gadget = gadget;
@@ -207,7 +222,7 @@ impl Remote for Held {
 fn quiet_stop(pid: i32, tid: i32) -> Result<()> {
     let mut interrupt_again = false;
     for _ in 0..ATTEMPTS {
-        match ptrace::wait(tid)? {
+        match ptrace::wait_for(tid, PATIENCE)? {
             Stop::Ended(_) => return Err(HostError::Gone { pid }),
             Stop::Signal(signal) => {
                 ptrace::cont(tid, signal)?;

@@ -4,7 +4,7 @@ use super::Result;
 use super::target::Target;
 use crate::abi::{BUCKETS, Home};
 use core::mem::offset_of;
-use hit::{Probe, Site};
+use hit::{Kind, Probe, Site};
 use kprobes::{ProbeData, SiteData};
 use sync::{Bucket, Table};
 
@@ -72,8 +72,11 @@ pub(crate) struct StoredSite {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoredProbe {
     pub(crate) next: u32,
-    pub(crate) kind: u32,
+    pub(crate) kind: Option<Kind>,
     pub(crate) bit: u32,
+    pub(crate) id: u32,
+    pub(crate) data: u64,
+    pub(crate) registered: bool,
 }
 
 fn half_at(bytes: &[u8], offset: usize) -> u32 {
@@ -120,8 +123,11 @@ pub(crate) fn probes(target: &Target) -> Result<Vec<StoredProbe>> {
     let bytes = entries::<Probe>(target, offset_of!(Home, probes), used)?;
     let read = |b: &[u8]| StoredProbe {
         next: half_at(b, offset_of!(Probe, next)),
-        kind: half_at(b, offset_of!(Probe, kind)),
+        kind: Kind::from_code(half_at(b, offset_of!(Probe, kind))),
         bit: half_at(b, offset_of!(Probe, bit)),
+        id: half_at(b, offset_of!(Probe, id)),
+        data: word_at(b, offset_of!(Probe, data)),
+        registered: half_at(b, offset_of!(Probe, state)) == Probe::REGISTERED,
     };
     Ok(bytes.chunks_exact(size_of::<Probe>()).map(read).collect())
 }

@@ -7,25 +7,22 @@
 //! small thread of its own moves the heartbeat, so that agents do not take a busy tool for a dead one.
 
 use super::clock::Clock;
+use super::families::Families;
 use super::image::Image;
-use super::mail::{self, Mail};
+use super::mail::Mail;
 use super::member::{Member, News, Plan, State};
 use super::objects::{Cache, Objects};
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::Tally;
-use super::{HostError, Result, depart, follow, launch, process, scrub};
+use super::{HostError, Result, depart, follow, launch, process, scrub, settle};
 use crate::abi::{self, event, mail as state};
 use events::Definition;
 use std::ffi::OsString;
 use std::process::Child;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use sync::primitive::Ordering;
-
-/// How often the heart beats.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
 
 /// What is traced, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,9 +82,10 @@ pub struct Trace {
     image: Image,
     plan: Plan,
     pub(super) members: Vec<Member>,
+    families: Families,
+    /// Banks of processes that cannot be worked with, or have gone: only their counts and records are read.
+    strangers: Vec<Stranger>,
     cache: Cache,
-    hearts: Arc<Mutex<Vec<Arc<SharedMap>>>>,
-    stop_heart: Arc<AtomicBool>,
     tallies: Vec<Tally>,
     records: Vec<Record>,
     notices: Vec<Notice>,
@@ -100,32 +98,18 @@ impl Trace {
     #[must_use]
     pub fn new(image: Image, definitions: Vec<Definition>, options: Options) -> Self {
         let tallies = definitions.iter().map(|_| Tally::default()).collect();
-        let trace = Self {
+        Self {
             image,
             plan: Plan { definitions: Arc::new(definitions), follow: options.follow, count: options.count },
             members: Vec::new(),
             cache: Cache::default(),
-            hearts: Arc::default(),
-            stop_heart: Arc::default(),
+            families: Families::default(),
+            strangers: Vec::new(),
             tallies,
             records: Vec::new(),
             notices: Vec::new(),
             clock: Clock::start(),
-        };
-        trace.start_heart();
-        trace
-    }
-
-    fn start_heart(&self) {
-        let (hearts, stop) = (self.hearts.clone(), self.stop_heart.clone());
-        std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                for shared in hearts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    shared.header().heartbeat.fetch_add(1, Ordering::Relaxed);
-                }
-                std::thread::sleep(HEARTBEAT);
-            }
-        });
+        }
     }
 
     /// Starts a command with the probes in it.
@@ -164,25 +148,30 @@ impl Trace {
     }
 
     fn enter(&mut self, mut held: Held, pid: i32, running: bool) -> Result<()> {
+        let tid = held.tid();
         let mut member = Member::enter(&mut held, pid, &self.image, &self.plan, &mut self.cache)?;
         member.complete = running || !member.target.objects.is_dynamic();
-        let shared = member.target.agent.shared.clone();
-        if let Some(bank) = shared.bank(0) {
+        let agent = member.target.agent.clone();
+        if let Some(bank) = agent.shared.bank(0) {
             bank.pid.store(u64::from(pid.cast_unsigned()), Ordering::Relaxed);
         }
-        shared.header().listening.store(1, Ordering::Release);
-        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(shared);
+        agent.shared.header().listening.store(1, Ordering::Release);
+        self.families.add(agent);
+        if held.unblock_trap() {
+            settle::note_blocked(&member.target, tid)?;
+        }
         member.target.set_remote(Some(Box::new(held)));
-        let placed = member.place(&self.plan);
-        let failed = match &placed {
-            Err(_) => true,
-            // An event that cannot be placed before anything has run is the user's error.
-            Ok(news) => self.members.is_empty() && news.iter().any(|n| matches!(n, News::Failed(..))),
-        };
+        let placed = member.begin(&self.plan, tid);
+        let refused = |news: &Vec<News>| news.iter().any(|n| matches!(n, News::Failed(..)));
+        // An event that cannot be placed before anything has run is the user's error.
+        let failed = placed.as_ref().map_or(true, |news| self.members.is_empty() && refused(news));
         if failed {
             let _ = member.remove_probes();
         }
         drop(member.target.set_remote(None));
+        if let (Err(_), true) = (&placed, running) {
+            let _ = depart::depart(&member.target, &member.cleaned);
+        }
         self.note(pid, placed?);
         self.members.push(member);
         Ok(())
@@ -197,21 +186,7 @@ impl Trace {
 
     /// Sleeps until an agent wants something, or `time` is over.
     pub fn wait(&self, time: Duration) {
-        match self.members.as_slice() {
-            [one] => {
-                let bell = &one.target.agent.shared.header().doorbell;
-                let seen = bell.load(Ordering::Acquire);
-                if !self.has_mail() {
-                    mail::wait(bell, seen, time);
-                }
-            }
-            _ if self.has_mail() => {}
-            _ => std::thread::sleep(time.min(Duration::from_millis(1))),
-        }
-    }
-
-    fn has_mail(&self) -> bool {
-        self.members.iter().any(|m| mailbox_state(m) == Some(state::EVENT))
+        self.families.wait(time, || self.members.iter().any(|m| mailbox_state(m) == Some(state::EVENT)));
     }
 
     /// Answers agents, notices what became of the processes, collects records.
@@ -235,31 +210,20 @@ impl Trace {
 
     /// Children that have found themselves a bank become members.
     fn adopt_children(&mut self) {
-        let mut found = Vec::new();
-        for parent in &self.members {
-            let shared = &parent.target.agent.shared;
-            for (index, bank) in shared.banks() {
-                let pid = bank.pid.load(Ordering::Acquire) as i32;
-                let is_known = |m: &Member| m.bank == index && Arc::ptr_eq(&m.target.agent.shared, shared);
-                let seen = |(s, i, _): &(Arc<SharedMap>, usize, i32)| *i == index && Arc::ptr_eq(s, shared);
-                if pid != 0 && !self.members.iter().any(is_known) && !found.iter().any(seen) {
-                    found.push((shared.clone(), index, pid));
+        for (agent, bank, pid) in self.families.claims() {
+            let same = |shared: &Arc<SharedMap>, index: usize| index == bank && Arc::ptr_eq(shared, &agent.shared);
+            let is_member = self.members.iter().any(|m| same(&m.target.agent.shared, m.bank));
+            if is_member || self.strangers.iter().any(|s| same(&s.shared, s.bank)) {
+                continue;
+            }
+            let shared = agent.shared.clone();
+            match Member::fork(agent, pid, bank, &self.plan, &mut self.cache) {
+                Ok(child) => self.members.push(child),
+                Err(_) => {
+                    let objects = Arc::new(Objects::read(pid, &mut self.cache).unwrap_or_default());
+                    self.strangers.push(Stranger { shared, bank, pid, objects });
                 }
             }
-        }
-        for (shared, bank, pid) in found {
-            self.adopt(&shared, bank, pid);
-        }
-    }
-
-    fn adopt(&mut self, shared: &Arc<SharedMap>, bank: usize, pid: i32) {
-        let parent = self.members.iter().find(|m| Arc::ptr_eq(&m.target.agent.shared, shared));
-        let Some(parent) = parent else { return };
-        let objects = parent.target.objects.clone();
-        match Member::fork(parent, pid, bank, &mut self.cache) {
-            Ok(child) => self.members.push(child),
-            // It has ended already: what it counted is all there is.
-            Err(_) => self.harvest(shared, bank, &objects),
         }
     }
 
@@ -295,19 +259,25 @@ impl Trace {
                 super::drain::drain(bank, &member.target.objects, &mut self.records);
             }
         }
+        for stranger in &self.strangers {
+            if let Some(bank) = stranger.shared.bank(stranger.bank) {
+                super::drain::drain(bank, &stranger.objects, &mut self.records);
+                // Nobody can do anything for it.
+                let mailbox = &bank.mailbox.state;
+                let _ = mailbox.compare_exchange(state::EVENT, state::RESUME, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
     }
 
-    /// Members that have ended, or run another program, leave the trace.
+    /// Processes that have ended, or run another program, leave the trace.
     fn bury(&mut self) {
-        let mut index = 0;
-        while let Some(member) = self.members.get(index) {
-            let gone =
-                !process::is_alive(member.pid()) || member.target.memory().word(member.target.agent.home).is_err();
-            if gone {
-                self.leave(index);
-            } else {
-                index += 1;
-            }
+        let gone = |m: &Member| m.life.is_over() || m.target.memory().word(m.target.agent.home).is_err();
+        while let Some(index) = self.members.iter().position(gone) {
+            self.leave(index);
+        }
+        while let Some(index) = self.strangers.iter().position(|s| !process::is_alive(s.pid)) {
+            let stranger = self.strangers.remove(index);
+            self.harvest(&stranger.shared, stranger.bank, &stranger.objects);
         }
     }
 
@@ -334,9 +304,8 @@ impl Trace {
         for (tally, counters) in self.tallies.iter_mut().zip(&bank.counters) {
             tally.add(counters);
         }
-        super::drain::clear(bank, self.tallies.len());
-        // Bank 0 belongs to the process that made the mapping; it is not given out again.
-        bank.pid.store(0, Ordering::Release);
+        // Its first word, the process id, becomes zero too: the bank is free.
+        shared.wipe(index);
     }
 
     /// Whether any process is still traced.
@@ -374,7 +343,7 @@ impl Trace {
             let removed = member.remove_probes();
             let shared = &member.target.agent.shared;
             shared.header().listening.store(0, Ordering::Release);
-            let departed = removed.and_then(|()| depart::depart(&member.target).map(drop));
+            let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned).map(drop));
             match departed {
                 Ok(()) | Err(HostError::Gone { .. } | HostError::NoProcess { .. }) => {}
                 Err(error) => result = result.and(Err(error)),
@@ -423,10 +392,13 @@ impl Trace {
     }
 }
 
-impl Drop for Trace {
-    fn drop(&mut self) {
-        self.stop_heart.store(true, Ordering::Relaxed);
-    }
+/// A process of the trace that cannot be worked with: another user's by now, or gone.
+#[derive(Debug)]
+struct Stranger {
+    shared: Arc<SharedMap>,
+    bank: usize,
+    pid: i32,
+    objects: Arc<Objects>,
 }
 
 fn mailbox_state(member: &Member) -> Option<u32> {

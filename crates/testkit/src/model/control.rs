@@ -247,7 +247,7 @@ impl kprobes::Host for Control<'_> {
         set_half(&probe.code_length, data.code.1);
         set_half(&probe.bit, data.bit);
         set_half(&probe.maxactive, data.maxactive);
-        set_half(&probe.flags, 0);
+        set_half(&probe.flags, if data.record { Probe::RECORD } else { 0 });
         set_half(&probe.active, 0);
         set(&probe.data, data.data);
         set_half(&probe.state, Probe::REGISTERED);

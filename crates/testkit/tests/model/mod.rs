@@ -52,16 +52,16 @@ pub fn machine_with(program: Program, instances: usize) -> (Machine, u64) {
 
 /// A probe that records.
 pub fn entry(address: u64, id: u32) -> Request {
-    Request { address, kind: ProbeKind::Entry, id, program: vec![1] }
+    Request { address, kind: ProbeKind::Entry, id, record: true, program: vec![1] }
 }
 
 /// A return probe that records.
 pub fn returns(address: u64, id: u32, maxactive: u32) -> Request {
-    Request { address, kind: ProbeKind::Return { maxactive }, id, program: vec![1] }
+    Request { address, kind: ProbeKind::Return { maxactive }, id, record: true, program: vec![1] }
 }
 
 pub fn internal(address: u64, action: Action) -> Request {
-    Request { address, kind: ProbeKind::Internal { data: action.data() }, id: 0, program: Vec::new() }
+    Request { address, kind: ProbeKind::Internal { data: action.data() }, id: 0, record: false, program: Vec::new() }
 }
 
 pub fn registry() -> Registry {

@@ -1,0 +1,113 @@
+//! A running program may have `SIGTRAP` blocked already, where no guard has seen it.
+//!
+//! The guards stand; before any event is placed, the past is put right: threads that block `SIGTRAP` are stopped one by
+//! one and let go on without, and handlers whose mask has it get a mask that has not. Both are noted, so that the
+//! program sees what it set, and gets it back when the trace ends.
+//!
+//! What remains is a thread that is in a signal handler now, and had `SIGTRAP` blocked before: the handler's end blocks
+//! it again.
+
+use super::Result;
+use super::process;
+use super::stop::{Held, Remote};
+use super::target::Target;
+use crate::abi::{ACTIVE, Home};
+use core::mem::offset_of;
+use sync::WINDOW;
+
+const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
+/// New threads inherit what their parents block: a pass finds them, and the next one what was missed.
+const PASSES: usize = 8;
+const ACTION_BYTES: u64 = 32;
+
+/// A signal whose handler's mask was changed, and the action as it was.
+pub(crate) type Changed = (u64, [u64; 4]);
+
+/// Notes that thread `tid` believes to block `SIGTRAP`.
+pub(crate) fn note_blocked(target: &Target, tid: i32) -> Result<()> {
+    let tid = tid.cast_unsigned();
+    let window = tid as usize % (ACTIVE / WINDOW) * WINDOW;
+    for index in window..window + WINDOW {
+        let at = target.home(offset_of!(Home, blocked)) + 8 * index as u64;
+        let word = target.memory().word(at)?;
+        if word == 0 || word == u64::from(tid) {
+            return target.memory().write(at, &u64::from(tid).to_le_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// Whether thread `tid` believes to block `SIGTRAP`.
+pub(crate) fn believes_blocked(target: &Target, tid: i32) -> Result<bool> {
+    let tid = u64::from(tid.cast_unsigned());
+    let window = tid as usize % (ACTIVE / WINDOW) * WINDOW;
+    let mut bytes = [0; 8 * WINDOW];
+    target.memory().read(target.home(offset_of!(Home, blocked)) + 8 * window as u64, &mut bytes)?;
+    Ok(bytes.chunks_exact(8).any(|b| b == tid.to_le_bytes()))
+}
+
+/// Lets every thread but `held` go on with `SIGTRAP` unblocked.
+pub(crate) fn unblock(target: &Target, held: i32) -> Result<()> {
+    for _ in 0..PASSES {
+        let blocks = |tid: &i32| *tid != held && process::blocked_signals(target.pid, *tid) & TRAP != 0;
+        let blocking: Vec<i32> = process::threads(target.pid).into_iter().filter(blocks).collect();
+        if blocking.is_empty() {
+            return Ok(());
+        }
+        for tid in blocking {
+            // A thread that has ended meanwhile needs nothing.
+            let Ok(mut thread) = Held::thread(target.pid, tid) else { continue };
+            if thread.unblock_trap() {
+                note_blocked(target, tid)?;
+            }
+            thread.release()?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes `SIGTRAP` out of the masks of the program's handlers; gives what was changed.
+pub(crate) fn clean_handlers(remote: &mut dyn Remote, target: &Target, scratch: u64) -> Result<Vec<Changed>> {
+    let mut changed = Vec::new();
+    let caught = process::caught_signals(target.pid) & !TRAP;
+    for signal in (1..=64u64).filter(|s| caught & (1 << (s - 1)) != 0) {
+        remote.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, scratch, 8, 0, 0])?;
+        let action = read_action(target, scratch)?;
+        if action[3] & TRAP != 0 {
+            let mut cleaned = action;
+            cleaned[3] &= !TRAP;
+            set_action(remote, target, scratch, signal, cleaned)?;
+            changed.push((signal, action));
+        }
+    }
+    Ok(changed)
+}
+
+/// Gives handlers their masks back, where the program has not changed them since.
+pub(crate) fn restore_handlers(
+    remote: &mut dyn Remote,
+    target: &Target,
+    scratch: u64,
+    changed: &[Changed],
+) -> Result<()> {
+    for &(signal, action) in changed {
+        remote.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, scratch, 8, 0, 0])?;
+        let mut now = read_action(target, scratch)?;
+        now[3] |= TRAP;
+        if now == action {
+            set_action(remote, target, scratch, signal, action)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_action(target: &Target, at: u64) -> Result<[u64; 4]> {
+    let word = |i: u64| target.memory().word(at + 8 * i);
+    Ok([word(0)?, word(1)?, word(2)?, word(3)?])
+}
+
+fn set_action(remote: &mut dyn Remote, target: &Target, scratch: u64, signal: u64, action: [u64; 4]) -> Result<()> {
+    let bytes: Vec<u8> = action.iter().flat_map(|w| w.to_le_bytes()).collect();
+    target.memory().write(scratch, bytes.get(..ACTION_BYTES as usize).unwrap_or_default())?;
+    remote.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, scratch, 0, 8, 0, 0]).map(drop)
+}
