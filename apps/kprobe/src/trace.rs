@@ -87,11 +87,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The events that cannot be placed, if there are any.
+    /// The events that could not be placed before anything had run, if there are any.
     fn refusals(&self, notices: &[Notice]) -> Option<String> {
         let refusal = |n: &Notice| match n {
-            Notice::Failed { event, why, .. } => Some(format!("{}: {why}", self.output.event(*event).0)),
-            Notice::Note(_) => None,
+            Notice::Failed { event, why, fatal: true, .. } => Some(format!("{}: {why}", self.output.event(*event).0)),
+            Notice::Failed { .. } | Notice::Note(_) => None,
         };
         let all: Vec<String> = notices.iter().filter_map(refusal).collect();
         (!all.is_empty()).then(|| all.join("\n"))
@@ -110,7 +110,7 @@ impl Run<'_> {
         for notice in notices {
             match notice {
                 Notice::Note(text) => say(&text),
-                Notice::Failed { event, pid, why } => {
+                Notice::Failed { event, pid, why, .. } => {
                     say(&format!("{}: not placed in process {pid}: {why}", self.output.event(event).0));
                 }
             }
@@ -138,9 +138,7 @@ impl Run<'_> {
         let first_program = self.start.elapsed();
         self.trace.service()?;
         let notices = self.trace.take_notices();
-        if !self.args.follow
-            && let (Some(why), Some(_)) = (self.refusals(&notices), self.child.as_ref())
-        {
+        if let Some(why) = self.refusals(&notices) {
             // Found out when the program's libraries were mapped, before its first instruction.
             self.abandon();
             self.child = None;

@@ -54,7 +54,7 @@ const TABLE: &[Bad] = &[
     // Places.
     probe!(1, "p:work wrok", "wrok", "work"),
     probe!(1, "p:work work+0x10000", "work"),
-    probe!(1, "p:work work+0x1", "boundary"),
+    probe!(1, "p:work five_bytes+0x1", "boundary"),
     probe!(2, "r:work work+0x4", "work"),
     probe!(1, "p:work 0x10", "0x10"),
     probe!(1, "p:work PROGRAM:0xfffffff", "0xfffffff"),
@@ -89,12 +89,13 @@ fn check(bad: &Bad, files: &Files) -> Result<(), String> {
     let Finished { status, stdout, stderr } = run(tool);
     println!("kprobe {}\n  exit {status}", bad.arguments.join(" "));
     stderr.lines().take(4).for_each(|line| println!("  {line}"));
-    let missing = bad.says.iter().find(|words| !stderr.contains(&files.replace(words)));
+    let said = [stdout.as_str(), stderr.as_str()].concat();
+    let missing = bad.says.iter().find(|words| !said.contains(&files.replace(words)));
     let problem = if status != bad.status {
         format!("exit status {status}, not {}", bad.status)
     } else if let Some(words) = missing {
         format!("does not say {words:?}")
-    } else if stderr.trim().is_empty() {
+    } else if said.trim().is_empty() {
         "says nothing".to_owned()
     } else if stderr.contains("panicked") {
         "panics".to_owned()

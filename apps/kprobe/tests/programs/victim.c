@@ -1,5 +1,9 @@
 /* victim CALLS THREADS [wait]: calls `work` exactly CALLS * THREADS times, with mallocs around it. */
 #include "program.h"
+
+/* A function whose first instruction has five bytes, whatever the compiler. */
+__asm__(".text\n.globl five_bytes\n.type five_bytes, @function\nfive_bytes:\n\tmovl $0x90909090, %eax\n\tret\n"
+        ".size five_bytes, . - five_bytes\n");
 #include <pthread.h>
 
 COUNTER(work);

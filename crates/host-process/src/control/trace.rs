@@ -71,6 +71,9 @@ pub enum Notice {
         pid: i32,
         /// The reason.
         why: String,
+        /// It was found out before the program's first instruction: nothing is placed, and a command that was started
+        /// for this trace has been ended.
+        fatal: bool,
     },
     /// Anything else.
     Note(String),
@@ -83,6 +86,8 @@ pub struct Trace {
     plan: Plan,
     pub(super) members: Vec<Member>,
     families: Families,
+    /// The command that was started for this trace.
+    launched: Option<i32>,
     /// Banks of processes that cannot be worked with, or have gone: only their counts and records are read.
     strangers: Vec<Stranger>,
     cache: Cache,
@@ -104,6 +109,7 @@ impl Trace {
             members: Vec::new(),
             cache: Cache::default(),
             families: Families::default(),
+            launched: None,
             strangers: Vec::new(),
             tallies,
             records: Vec::new(),
@@ -120,6 +126,7 @@ impl Trace {
     pub fn launch(&mut self, command: &[OsString]) -> Result<Child> {
         let mut child = launch::held(command)?;
         let pid = child.id().cast_signed();
+        self.launched = Some(pid);
         let entered = self.enter_held(pid, pid);
         if entered.is_err() {
             let _ = child.kill();
@@ -167,19 +174,28 @@ impl Trace {
         let failed = placed.as_ref().map_or(true, |news| self.members.is_empty() && refused(news));
         if failed {
             let _ = member.remove_probes();
+            self.end_unstarted(pid);
         }
         drop(member.target.set_remote(None));
         if let (Err(_), true) = (&placed, running) {
             let _ = depart::depart(&member.target, &member.cleaned);
         }
-        self.note(pid, placed?);
+        self.note(pid, placed?, failed);
         self.members.push(member);
         Ok(())
     }
 
-    fn note(&mut self, pid: i32, news: Vec<News>) {
+    /// Ends the command that was started for this trace; it has not run an instruction of its own.
+    fn end_unstarted(&self, pid: i32) {
+        if self.launched == Some(pid) {
+            // SAFETY: a signal to our own child, which is not reaped yet, so the number is still its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+
+    fn note(&mut self, pid: i32, news: Vec<News>, fatal: bool) {
         self.notices.extend(news.into_iter().map(|n| match n {
-            News::Failed(event, why) => Notice::Failed { event, pid, why },
+            News::Failed(event, why) => Notice::Failed { event, pid, why, fatal },
             News::Note(text) => Notice::Note(text),
         }));
     }
@@ -238,13 +254,19 @@ impl Trace {
         if mailbox.event.load(Ordering::Relaxed) == event::EXEC {
             return follow::exec(self, index, mail, pid, tid);
         }
-        let bank = member.bank;
+        let (bank, starting) = (member.bank, !member.complete);
         member.target.set_remote(Some(Box::new(mail)));
         let placed = member.refresh(&mut self.cache).and_then(|()| member.place(&self.plan));
         drop(member.target.set_remote(None));
-        Mail { pid: member.pid(), shared, bank }.resume();
+        let refused = placed.as_ref().is_ok_and(|news| news.iter().any(|n| matches!(n, News::Failed(..))));
+        let fatal = refused && starting && self.launched == Some(pid);
+        let mail = Mail { pid: member.pid(), shared, bank };
+        if fatal {
+            self.end_unstarted(pid);
+        }
+        mail.resume();
         match placed {
-            Ok(news) => self.note(pid, news),
+            Ok(news) => self.note(pid, news, fatal),
             Err(HostError::Gone { .. } | HostError::NoProcess { .. }) => {}
             Err(error) => return Err(error),
         }

@@ -34,6 +34,7 @@ mod machine;
 mod memory;
 mod plain;
 mod runtime;
+pub mod script;
 mod table;
 mod trap;
 
