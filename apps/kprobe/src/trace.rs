@@ -7,7 +7,7 @@ use crate::status::{FAILURE, SIGNAL, say};
 use crate::{definitions, report};
 use anyhow::{Result, bail};
 use events::Definition;
-use host_process::control::{HostError, Image, Notice, Options, Trace};
+use host_process::control::{HostError, Image, Notice, Options, Trace, Verdict, View};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -71,6 +71,7 @@ impl Run<'_> {
         match self.args.pid {
             Some(pid) => {
                 let _progress = Progress::new(format!("placing {} probes in process {pid} …", self.definitions.len()));
+                self.check_first(pid)?;
                 self.trace.attach(pid)?;
             }
             None => {
@@ -85,6 +86,18 @@ impl Run<'_> {
         }
         self.say_all(notices);
         Ok(())
+    }
+
+    /// What can be refused is refused before anything of the process is touched.
+    fn check_first(&self, pid: i32) -> Result<()> {
+        let mut view = View::of_process(pid)?;
+        let mut refused = Vec::new();
+        for (index, definition) in self.definitions.iter().enumerate() {
+            if let Verdict::Refused(why) = view.check(definition) {
+                refused.push(format!("{}: {why}", self.output.event(index).0));
+            }
+        }
+        if refused.is_empty() { Ok(()) } else { bail!(refused.join("\n")) }
     }
 
     /// The events that could not be placed before anything had run, if there are any.

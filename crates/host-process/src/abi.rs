@@ -184,7 +184,8 @@ pub mod mail {
 pub mod event {
     /// The dynamic linker has mapped or unmapped objects.
     pub const OBJECTS: u32 = 1;
-    /// The thread is about to execute another program.
+    /// The thread is about to execute another program: the address of its path, and the folder it is relative to, are the
+    /// first two of [`Mailbox::args`](super::Mailbox::args).
     pub const EXEC: u32 = 2;
 }
 

@@ -38,6 +38,7 @@ pub enum Verdict {
 pub struct View {
     objects: Objects,
     pid: Option<i32>,
+    registry: Registry,
 }
 
 impl View {
@@ -51,7 +52,7 @@ impl View {
             symbols::ObjectError::NotFound { .. } => HostError::NoProcess { pid },
             other => HostError::Object(other),
         })?;
-        Ok(Self { objects: Objects::read(pid, &mut Cache::default())?, pid: Some(pid) })
+        Ok(Self { objects: Objects::read(pid, &mut Cache::default())?, pid: Some(pid), registry: Registry::new(0, 0) })
     }
 
     /// A file.
@@ -64,7 +65,7 @@ impl View {
         let loads = object.loads().iter().filter(|l| l.is_executable());
         let code = loads.map(|l| l.vaddr..l.vaddr + l.memsz).collect();
         let mapped = Mapped { path: path.to_string_lossy().into_owned(), object, bias: 0, code };
-        Ok(Self { objects: Objects { all: vec![mapped] }, pid: None })
+        Ok(Self { objects: Objects { all: vec![mapped] }, pid: None, registry: Registry::new(0, 0) })
     }
 
     /// The objects.
@@ -91,7 +92,7 @@ impl View {
             _ => ProbeKind::Entry,
         };
         let request = Request { address, kind, id: 0, record: false, program: Vec::new() };
-        match Registry::new(0, 0).check(&mut Still(&self.objects), &request) {
+        match self.registry.check(&mut Still(&self.objects), &request) {
             Ok(placement) => Verdict::Placed {
                 address,
                 place: self.place(address),

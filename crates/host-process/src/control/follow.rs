@@ -5,9 +5,13 @@
 //! address space that has no agent, and is treated as if we had launched it.
 
 use super::mail::Mail;
+use super::member::Member;
 use super::ptrace::{self, Stop};
 use super::trace::Trace;
 use super::{HostError, Result, process};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use sync::primitive::Ordering;
 
 /// More stops than this between the agent's message and the end of `execve` do not happen.
 const STOPS: usize = 1000;
@@ -22,6 +26,12 @@ enum End {
 
 /// Answers the message that thread `tid` of process `pid` is about to execute a program.
 pub(crate) fn exec(trace: &mut Trace, member: usize, mail: Mail, pid: i32, tid: i32) -> Result<()> {
+    if let Some(path) = trace.members.get(member).and_then(|m| privileged(m, &mail, pid)) {
+        mail.resume();
+        let path = path.display();
+        trace.say(format!("process {pid} executes {path}, which changes its user: tracing it would take that away, so it is not followed"));
+        return Ok(());
+    }
     let options = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;
     if let Err(error) = ptrace::seize(tid, options).and_then(|()| ptrace::interrupt(tid)) {
         mail.resume();
@@ -47,6 +57,28 @@ pub(crate) fn exec(trace: &mut Trace, member: usize, mail: Mail, pid: i32, tid: 
         Err(HostError::Gone { .. }) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// The program that is about to be executed, if it is set-user-ID or set-group-ID and we are not privileged: the kernel
+/// ignores those bits for a program that is traced by such a tracer (execve(2)).
+fn privileged(member: &Member, mail: &Mail, pid: i32) -> Option<PathBuf> {
+    // SAFETY: has no argument and cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        return None;
+    }
+    let mailbox = &mail.shared.bank(mail.bank)?.mailbox;
+    let word = |i: usize| mailbox.args.get(i).map_or(0, |w| w.load(Ordering::Relaxed));
+    let path = member.target.text(word(0))?;
+    let folder = match word(1).cast_signed() as i32 {
+        libc::AT_FDCWD => format!("/proc/{pid}/cwd"),
+        fd => format!("/proc/{pid}/fd/{fd}"),
+    };
+    let full = match path.strip_prefix('/') {
+        Some(absolute) => Path::new(&format!("/proc/{pid}/root")).join(absolute),
+        None => Path::new(&folder).join(&path),
+    };
+    let mode = full.metadata().ok()?.mode();
+    (mode & (libc::S_ISUID | libc::S_ISGID) != 0).then(|| PathBuf::from(path))
 }
 
 fn watch(pid: i32, tid: i32) -> Result<End> {

@@ -111,6 +111,20 @@ impl Target {
         &self.memory
     }
 
+    /// The string at `address`, if it is one of sensible length.
+    pub(crate) fn text(&self, address: u64) -> Option<String> {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while bytes.len() < libc::PATH_MAX as usize {
+            self.memory.read(address + bytes.len() as u64, &mut byte).ok()?;
+            if byte == [0] {
+                return String::from_utf8(bytes).ok();
+            }
+            bytes.extend(byte);
+        }
+        None
+    }
+
     /// Makes a system call in the target, by whoever can.
     pub(crate) fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
         self.with_remote(|remote| remote.call(what, number, args))

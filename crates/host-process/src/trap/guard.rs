@@ -34,6 +34,8 @@ const SYSCALL_BYTES: u64 = 2;
 /// `sizeof(kernel_sigset_t)`.
 const SET_BYTES: u64 = 8;
 const SIGNALS: u64 = 64;
+/// The current folder, as `openat` and its like take it.
+const AT_FDCWD: u64 = -100i64 as u64;
 
 const RAX: usize = 0;
 const RCX: usize = 1;
@@ -65,12 +67,18 @@ pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
             hit::Host::returns(host).exit(host);
             Next::Step
         }
-        nr::EXECVE | nr::EXECVEAT if host.memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW != 0 => {
-            mailbox::tell(host.memory, host.tid, event::EXEC);
-            Next::Step
-        }
+        nr::EXECVE => exec(host, AT_FDCWD, first),
+        nr::EXECVEAT => exec(host, first, second),
         _ => Next::Step,
     }
+}
+
+/// The program at `path`, from the folder `directory`, is about to be executed.
+fn exec(host: &TrapHost<'_>, directory: u64, path: u64) -> Next {
+    if host.memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW != 0 {
+        mailbox::tell(host.memory, host.tid, event::EXEC, [path, directory]);
+    }
+    Next::Step
 }
 
 /// A function that waits under a mask was entered; `register` points to the set.

@@ -154,7 +154,7 @@ impl Host for TrapHost<'_> {
         let data = probe.data.load(Ordering::Relaxed);
         match data & action::BITS {
             action::OBJECTS => {
-                mailbox::tell(self.memory, self.tid, event::OBJECTS);
+                mailbox::tell(self.memory, self.tid, event::OBJECTS, [0; 2]);
                 Next::Step
             }
             action::GUARD => guard::check(self, regs),

@@ -20,8 +20,8 @@ const ETIMEDOUT: i64 = -110;
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_WAKE: u64 = 1;
 
-/// Tells the tool of `what` and waits until it says go on.
-pub(crate) fn tell(memory: Memory, tid: u64, what: u32) {
+/// Tells the tool of `what`, with two words about it, and waits until it says go on.
+pub(crate) fn tell(memory: Memory, tid: u64, what: u32, words: [u64; 2]) {
     let Some(bank) = memory.bank() else { return };
     if !attended(memory) || !lock(memory, &bank.mailbox) {
         return;
@@ -31,6 +31,9 @@ pub(crate) fn tell(memory: Memory, tid: u64, what: u32) {
     mailbox.pid.store(unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned(), Ordering::Relaxed);
     mailbox.tid.store(tid, Ordering::Relaxed);
     mailbox.event.store(what, Ordering::Relaxed);
+    for (to, word) in mailbox.args.iter().zip(words) {
+        to.store(word, Ordering::Relaxed);
+    }
     set(mailbox, mail::EVENT);
     ring_doorbell(memory);
     serve(memory, mailbox);

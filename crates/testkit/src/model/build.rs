@@ -167,13 +167,14 @@ impl Program {
     ///
     /// * `raise`, `resume`: look for the frame to go on in, `call set_ip`, go there. `rdi`: the context.
     /// * `set_ip`: does nothing, as the real one: what is of interest are its moment and its argument.
-    /// * `backtrace`: walks the stack. `backtrace_ret` is its return.
+    /// * `backtrace`: walks the stack; its return is 2 bytes behind its start.
     /// * `longjmp`: goes to what the buffer at `rdi` says.
     /// * `restorer`: where a signal handler returns to.
     #[must_use]
     pub fn with_runtime(mut self) -> Self {
         for name in ["raise", "resume"] {
             self.function(name, 0);
+            self.nop();
             self.service(Service::Search);
             self.call("set_ip");
             self.service(Service::Install);
@@ -182,6 +183,7 @@ impl Program {
         self.nop();
         self.ret();
         self.function("backtrace", 0);
+        self.nop();
         self.service(Service::Walk);
         self.ret();
         self.function("longjmp", 0);

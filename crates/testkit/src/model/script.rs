@@ -223,6 +223,13 @@ impl World {
         }
     }
 
+    /// `cpu` runs on with what the thread `from` had: it is that thread, in a forked child.
+    pub fn take_over(&mut self, from: u64, cpu: &mut Cpu) {
+        if let Some(coroutine) = self.running.remove(&from) {
+            self.running.insert(cpu.id, coroutine);
+        }
+    }
+
     /// The stack of a suspended coroutine is given up.
     pub fn drop_coroutine(&mut self, coroutine: usize) {
         self.cut(coroutine, 0);
