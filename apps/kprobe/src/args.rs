@@ -83,7 +83,7 @@ pub(crate) enum Format {
 
 /// A file or a process, and what to look for in it.
 #[derive(Debug, ClapArgs)]
-#[command(group = ArgGroup::new("where").required(true).args(["file", "pid"]))]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["file", "pid"]))]
 pub(crate) struct ListArgs {
     /// A running process: all its objects.
     #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]

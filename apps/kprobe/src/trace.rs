@@ -218,7 +218,12 @@ impl Run<'_> {
         for (tally, before) in tallies.iter_mut().zip(placed) {
             tally.placed = before.placed;
         }
-        self.say_all(Vec::new());
+        let uncounted = self.trace.uncounted_processes();
+        if uncounted > 0 {
+            say(&format!("{uncounted} processes were not counted: more were alive at once than can be followed"));
+        }
+        let notices = self.trace.take_notices();
+        self.say_all(notices);
         report::summary(&mut self.output, &self.definitions, &tallies)
     }
 

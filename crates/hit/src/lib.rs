@@ -100,8 +100,9 @@ pub trait Host {
     fn is_breakpoint(&self, address: u64) -> bool;
     /// An identity of the running thread that no other running thread has, not 0.
     fn thread(&self) -> u64;
-    /// The threads that are in a handler.
-    fn active(&self) -> sync::ActiveSet<'_>;
+    /// The running thread enters its handler: its place among the threads that are in one, to be left by
+    /// [`sync::ActiveSet::leave`]. `None` when it is in one already, or when no probe may run here.
+    fn enter(&self) -> Option<&sync::primitive::AtomicU64>;
     /// The instances of return probes.
     fn returns(&self) -> returns::Returns<'_>;
     /// Records an event of `probe`; false when there was no room for it.

@@ -43,7 +43,7 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
 
 fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs<H>) {
     H::Isa::set_pc(regs, address);
-    let place = host.active().enter(host.thread());
+    let place = host.enter();
     let mut returning = 0u32;
     let mut next = Next::Step;
     for probe in chain(host, site).filter(|p| live(&p.state)) {

@@ -38,6 +38,9 @@ const NEAR: u64 = 64 << 10;
 /// A `longjmp` further than this goes to another stack; it is a switch, not an unwinding.
 const ONE_STACK: u64 = 64 << 20;
 
+/// The owner of an instance that was inherited from a parent process.
+const ANYBODY: u64 = u64::MAX;
+
 /// States of an instance.
 mod state {
     pub(super) const FREE: u32 = 0;
@@ -86,6 +89,11 @@ impl Instance {
 
     fn slot(&self) -> u64 {
         self.slot.load(Ordering::Relaxed)
+    }
+
+    fn is_owned_by(&self, thread: u64) -> bool {
+        let owner = self.owner.load(Ordering::Relaxed);
+        owner == thread || owner == ANYBODY
     }
 
     fn returns_to(&self) -> u64 {
@@ -202,7 +210,7 @@ pub(crate) fn hit<H: Host>(host: &H, address: u64, regs: &mut <H::Isa as Isa>::R
     };
     let was = instance.get();
     H::Isa::set_pc(regs, instance.returns_to());
-    let place = host.active().enter(host.thread());
+    let place = host.enter();
     returns.for_each_waiting(host, instance, |probe, counters| {
         match was {
             state::FREE => return,
@@ -252,7 +260,7 @@ impl Walk {
     /// Whether `instance` can be met by a walk from here outwards.
     fn meets(&self, instance: &Instance) -> bool {
         let slot = instance.slot();
-        let owned = instance.owner.load(Ordering::Relaxed) == self.thread;
+        let owned = instance.is_owned_by(self.thread);
         if owned && self.signal.holds(self.sp) {
             return true;
         }
@@ -311,19 +319,17 @@ impl<'a> Returns<'a> {
     pub fn exit<H: Host>(&self, host: &H) {
         let thread = host.thread();
         self.each(|id, instance| {
-            if matches!(instance.get(), state::ARMED | state::RESTORED)
-                && instance.owner.load(Ordering::Relaxed) == thread
-            {
+            if matches!(instance.get(), state::ARMED | state::RESTORED) && instance.is_owned_by(thread) {
                 self.unwind(host, id, instance);
             }
         });
     }
 
-    /// The only thread of a process that was just forked owns all that was inherited.
-    pub fn adopt(&self, thread: u64) {
+    /// In a process that was just forked, whichever thread it is that lives on owns all that was inherited.
+    pub fn adopt(&self) {
         self.each(|_, instance| {
             if instance.get() != state::FREE {
-                instance.owner.store(thread, Ordering::Relaxed);
+                instance.owner.store(ANYBODY, Ordering::Relaxed);
             }
         });
     }

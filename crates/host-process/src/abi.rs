@@ -41,7 +41,7 @@ pub const ARENAS: usize = 512;
 /// Threads that can be in a handler at once (in windows of [`sync::WINDOW`]).
 pub const ACTIVE: usize = 1 << 12;
 /// Processes that a trace with `-f` can follow at once.
-pub const BANKS: usize = 32;
+pub const BANKS: usize = 128;
 /// Rings of a bank.
 pub const RINGS: usize = 4;
 /// Words of a ring.
@@ -187,6 +187,8 @@ pub mod event {
     /// The thread is about to execute another program: the address of its path, and the folder it is relative to, are the
     /// first two of [`Mailbox::args`](super::Mailbox::args).
     pub const EXEC: u32 = 2;
+    /// The process is about to forbid itself system calls: its probes must go.
+    pub const SANDBOX: u32 = 3;
 }
 
 /// Actions of internal probes ([`hit::Kind::Internal`]), in [`hit::Probe::data`].

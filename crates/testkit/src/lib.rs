@@ -8,8 +8,8 @@
 //! - [`model`]: a small machine in ordinary memory, a host for both halves of kprobes, whose threads
 //!   are stepped in an order that the test chooses.
 //!
-//! The processor is an oracle for its own instruction set only, so those that use it exist where it is: on Linux, on `x86_64`. The
-//! model is everywhere.
+//! The processor is an oracle for its own instruction set only, so those that use it exist where it is: on Linux, on
+//! `x86_64`. The model is everywhere.
 //!
 //! Nothing here is part of a product. `unsafe` is confined to `processor::worker` and `model::plain`.
 

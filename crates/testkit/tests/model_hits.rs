@@ -217,7 +217,7 @@ proptest! {
         returns.walked(&host, stir, SignalStack::default());
         returns.jump(&host, top - 0x800, stir, SignalStack::default());
         returns.exit(&host);
-        returns.adopt(stir);
+        returns.adopt();
         let _ = returns.high_water();
     }
 }

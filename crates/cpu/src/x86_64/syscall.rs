@@ -20,6 +20,7 @@ pub mod nr {
     pub const PPOLL: u64 = 271;
     pub const EPOLL_PWAIT: u64 = 281;
     pub const PROCESS_VM_READV: u64 = 310;
+    pub const SECCOMP: u64 = 317;
     pub const EXECVEAT: u64 = 322;
     pub const EPOLL_PWAIT2: u64 = 441;
 }

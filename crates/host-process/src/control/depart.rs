@@ -20,10 +20,13 @@ const RETURN_ADDRESS: u64 = offset_of!(Instance, return_address) as u64;
 const SLOT: u64 = offset_of!(Instance, slot) as u64;
 
 /// Makes the agent dormant; true when it is.
-pub(crate) fn depart(target: &Target, cleaned: &[Changed]) -> Result<bool> {
+///
+/// `teller` is a thread that waits in a mailbox, if one does: it is in a handler, and will only leave it.
+pub(crate) fn depart(target: &Target, cleaned: &[Changed], teller: Option<i32>) -> Result<bool> {
+    let busy = |tid: &u64| teller.is_none_or(|t| *tid != u64::from(t.cast_unsigned()));
     for _ in 0..ATTEMPTS {
         let mut held = stop_all(target.pid)?;
-        if target.in_handlers()?.is_empty() {
+        if !target.in_handlers()?.iter().any(busy) {
             put_returns_back(target)?;
             restore_signals(target, &mut held, cleaned)?;
             held.into_iter().try_for_each(Held::release)?;

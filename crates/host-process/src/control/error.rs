@@ -53,6 +53,15 @@ pub enum HostError {
         /// 1 strict, 2 filter.
         mode: u32,
     },
+    /// A target whose return addresses the processor checks.
+    #[error(
+        "process {pid} runs with a shadow stack (x86_Thread_features in /proc/{pid}/status): the processor would end it at \
+         the first call or return that a probe displaces"
+    )]
+    ShadowStack {
+        /// Its id.
+        pid: i32,
+    },
     /// A program that is not for this machine, or no program.
     #[error(transparent)]
     Object(#[from] symbols::ObjectError),
@@ -82,7 +91,6 @@ pub enum HostError {
         /// What was tried.
         what: String,
         /// The error.
-        #[source]
         error: io::Error,
     },
     /// The agent of another version is in the target.

@@ -62,6 +62,11 @@ impl Families {
         claims
     }
 
+    /// Children that found no free bank.
+    pub(crate) fn uncounted(&self) -> u64 {
+        self.all.iter().map(|f| f.agent.shared.header().unbanked.load(Ordering::Relaxed)).sum()
+    }
+
     /// Sleeps until a bell rings, or `time` is over. `busy` says that there is something to do already.
     pub(crate) fn wait(&self, time: Duration, busy: impl Fn() -> bool) {
         let bells: Vec<_> = self.all.iter().rev().take(BELLS).map(|f| &f.agent.shared.header().doorbell).collect();

@@ -5,8 +5,10 @@ use crate::abi::action;
 use isa::x86::{Exit, exits};
 use symbols::{Libc, UnwinderStatus};
 
-/// System calls whose sites are guarded always: they change what happens to `SIGTRAP`.
-const SIGNALS: [i64; 7] = [
+/// System calls whose sites are guarded always: they change what happens to `SIGTRAP`, or forbid system calls.
+const GUARDED: [i64; 9] = [
+    libc::SYS_prctl,
+    libc::SYS_seccomp,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigsuspend,
@@ -23,11 +25,15 @@ pub(crate) struct Needs {
     pub(crate) returns: bool,
     /// Executed programs are followed.
     pub(crate) exec: bool,
+    /// `libseccomp` is mapped: a filter may come through a system call whose number is in a register.
+    pub(crate) sandbox: bool,
 }
 
 /// Where hooks belong in the objects that are mapped: addresses and [`action`] words.
 pub(crate) fn wanted(objects: &Objects, needs: Needs) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
+    let seccomp = |o: &Mapped| o.base_name().starts_with("libseccomp.so");
+    let needs = Needs { sandbox: objects.all.iter().any(seccomp), ..needs };
     for object in &objects.all {
         let mut add = |vaddr: u64, data: u64| found.push((object.to_target(vaddr), data));
         for site in guarded(object, needs) {
@@ -49,7 +55,7 @@ pub(crate) fn wanted(objects: &Objects, needs: Needs) -> Vec<(u64, u64)> {
 }
 
 fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
-    let mut numbers: Vec<u32> = SIGNALS.iter().map(|&n| n as u32).collect();
+    let mut numbers: Vec<u32> = GUARDED.iter().map(|&n| n as u32).collect();
     if needs.returns {
         numbers.push(libc::SYS_exit as u32);
     }
@@ -60,7 +66,8 @@ fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
     let mut sites = object.object.signal_syscall_sites(&numbers);
     sites.retain(|site| !stackless(site));
     let mut sites: Vec<u64> = sites.into_iter().map(|(at, _)| at).collect();
-    if needs.exec && object.object.is_go() {
+    // Calls with the number in a register: Go makes all of its own so, and libseccomp installs its filter by `syscall`.
+    if needs.exec && object.object.is_go() || needs.sandbox {
         sites.extend(object.object.raw_syscall_sites());
     }
     sites

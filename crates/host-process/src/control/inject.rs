@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::shared::SharedMap;
 use super::stop::{Held, Remote};
 use super::{HostError, Result};
-use crate::abi::{Home, Identity, MAGIC, MEMFD_NAME, STUB_BYTES, Shared, VERSION, shared_bytes};
+use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, STUB_BYTES, Shared, VERSION, shared_bytes};
 use core::mem::offset_of;
 use std::fs::OpenOptions;
 use std::sync::Arc;
@@ -46,17 +46,19 @@ pub(crate) fn map(remote: &mut dyn Remote, at: u64, size: u64, protection: u64, 
 /// Finds the agent that an earlier trace left in `pid`: the addresses of its `Home` and of the shared mapping.
 pub(crate) fn find(pid: i32) -> Result<Option<(u64, u64)>> {
     let name = format!("/memfd:{MEMFD_NAME}");
-    let Some(shared) = mappings(pid)?.into_iter().find(|m| m.file_path().is_some_and(|p| p == name)) else {
-        return Ok(None);
-    };
     let memory = Memory::open(pid)?;
-    let home = memory.word(shared.start + offset_of!(Shared, home) as u64)?;
-    let magic = memory.word(home + offset_of!(Home, magic) as u64).unwrap_or(0);
-    let version = memory.word(home + offset_of!(Home, version) as u64).unwrap_or(0);
-    match (magic, version) {
-        (MAGIC, VERSION) => Ok(Some((home, shared.start))),
-        _ => Err(HostError::OtherVersion { pid }),
+    for mapping in mappings(pid)?.into_iter().filter(|m| m.file_path().is_some_and(|p| p == name)) {
+        let home = memory.word(mapping.start + offset_of!(Shared, home) as u64)?;
+        let field = |offset: usize| memory.word(home + offset as u64).unwrap_or(0);
+        if field(offset_of!(Home, magic)) != MAGIC || field(offset_of!(Home, version)) != VERSION {
+            return Err(HostError::OtherVersion { pid });
+        }
+        // What a trace with fewer banks had may still be mapped, for a thread that was in a handler then.
+        if field(offset_of!(Home, shared)) == mapping.start {
+            return Ok(Some((home, mapping.start)));
+        }
     }
+    Ok(None)
 }
 
 /// Puts the agent into a target that has none.
@@ -82,11 +84,15 @@ pub(crate) fn inject(held: &mut Held, pid: i32, image: &Image, banks: usize) -> 
     Ok(Site { home, shared })
 }
 
-/// Starts the agent of an earlier trace again, with new shared memory in the old one's place.
+/// Starts the agent of an earlier trace again, with new shared memory: in the old one's place if that is as large,
+/// since a thread may be in a handler and use it.
 pub(crate) fn renew(held: &mut Held, pid: i32, home: u64, shared_at: u64, banks: usize) -> Result<Site> {
     let memory = Memory::open(pid)?;
     held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
-    let (_, shared) = share(held, pid, &memory, home, shared_at, banks)?;
+    let had = memory.half(shared_at + offset_of!(Shared, banks_mapped) as u64)? as usize;
+    let (place, banks) = if had >= banks { (shared_at, had.min(BANKS)) } else { (0, banks) };
+    let (at, shared) = share(held, pid, &memory, home, place, banks)?;
+    memory.write(home + offset_of!(Home, shared) as u64, &at.to_le_bytes())?;
     let entry = memory.word(home + offset_of!(Home, entry) as u64)?;
     begin(held, pid, &memory, home, entry)?;
     Ok(Site { home, shared })

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
 impl Plan {
     fn needs(&self) -> Needs {
         let returns = self.definitions.iter().any(|d| matches!(d.kind, events::Kind::Return { .. }));
-        Needs { returns, exec: self.follow }
+        Needs { returns, exec: self.follow, sandbox: false }
     }
 }
 

@@ -57,6 +57,19 @@ impl Life {
     }
 }
 
+/// The program that `pid` runs, read for a look at what it is.
+pub(crate) fn read_program(pid: i32) -> Result<symbols::Object> {
+    let path = executable(pid);
+    if let Err(error) = fs::File::open(&path) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::NotFound => HostError::NoProcess { pid },
+            std::io::ErrorKind::PermissionDenied => denial(pid),
+            _ => HostError::io(format!("read the program of process {pid}"), error),
+        });
+    }
+    Ok(symbols::Object::read(&path)?)
+}
+
 /// Whether `pid` runs a program: a process that is ending has none any more, though it is still there.
 pub(crate) fn runs_program(pid: i32) -> bool {
     is_alive(pid) && fs::read_link(executable(pid)).is_ok()
@@ -130,10 +143,29 @@ pub(crate) fn check(pid: i32) -> Result<()> {
     if is_kernel_thread(pid) {
         return Err(HostError::NotPermitted { pid, why: "it is a kernel thread: it has no program".into() });
     }
+    if text_field(pid, "x86_Thread_features:").is_some_and(|f| f.contains("shstk")) {
+        return Err(HostError::ShadowStack { pid });
+    }
     match status.seccomp.unwrap_or(0) {
         0 => Ok(()),
+        // The filters that we live under ourselves, as all in a container do, let us do what the agent does.
+        SECCOMP_FILTER if filters(pid) <= filters(std::process::id().cast_signed()) => Ok(()),
         mode => Err(HostError::Seccomp { pid, mode }),
     }
+}
+
+/// `Seccomp: 2` in `/proc/PID/status`.
+const SECCOMP_FILTER: u32 = 2;
+
+/// How many seccomp filters a process has; very many if the kernel does not say (before 5.9).
+fn filters(pid: i32) -> u32 {
+    text_field(pid, "Seccomp_filters:").and_then(|n| n.trim().parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// A line of `/proc/PID/status`.
+fn text_field(pid: i32, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|l| l.strip_prefix(field)).map(str::to_owned)
 }
 
 fn is_kernel_thread(pid: i32) -> bool {

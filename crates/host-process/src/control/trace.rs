@@ -142,14 +142,14 @@ impl Trace {
     /// When it may not be traced; it goes on as before.
     pub fn attach(&mut self, pid: i32) -> Result<()> {
         process::check(pid)?;
-        symbols::Object::read(&process::executable(pid))?;
+        process::read_program(pid)?;
         let held = Held::any(pid)?;
         self.enter(held, pid, true)
     }
 
     /// A thread that stands at an exec stop: the new program gets the probes, and goes on.
     pub(super) fn enter_held(&mut self, pid: i32, tid: i32) -> Result<()> {
-        symbols::Object::read(&process::executable(pid))?;
+        process::read_program(pid)?;
         let held = Held::take(pid, tid)?;
         self.enter(held, pid, false)
     }
@@ -178,7 +178,7 @@ impl Trace {
         }
         drop(member.target.set_remote(None));
         if let (Err(_), true) = (&placed, running) {
-            let _ = depart::depart(&member.target, &member.cleaned);
+            let _ = depart::depart(&member.target, &member.cleaned, None);
         }
         self.note(pid, placed?, failed);
         self.members.push(member);
@@ -251,8 +251,10 @@ impl Trace {
         let mailbox = &bank.mailbox;
         let (pid, tid) = (mailbox.pid.load(Ordering::Relaxed) as i32, mailbox.tid.load(Ordering::Relaxed) as i32);
         let mail = Mail { pid: member.pid(), shared: shared.clone(), bank: member.bank };
-        if mailbox.event.load(Ordering::Relaxed) == event::EXEC {
-            return follow::exec(self, index, mail, pid, tid);
+        match mailbox.event.load(Ordering::Relaxed) {
+            event::EXEC => return follow::exec(self, index, mail, pid, tid),
+            event::SANDBOX => return self.free_before_sandbox(index, mail, tid),
+            _ => {}
         }
         let (bank, starting) = (member.bank, !member.complete);
         member.target.set_remote(Some(Box::new(mail)));
@@ -271,6 +273,25 @@ impl Trace {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// A process is about to forbid itself system calls: its probes go, and it is traced no more.
+    fn free_before_sandbox(&mut self, index: usize, mail: Mail, tid: i32) -> Result<()> {
+        let Some(member) = self.members.get_mut(index) else { return Ok(()) };
+        let (pid, shared, bank) = (member.pid(), member.target.agent.shared.clone(), member.bank);
+        member.target.set_remote(Some(Box::new(mail)));
+        let placed = member.states.clone();
+        let removed = member.remove_probes();
+        drop(member.target.set_remote(None));
+        let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned, Some(tid)));
+        member.states = placed;
+        self.say(format!(
+            "process {pid} installs a seccomp filter, which could end it for a system call that a probe needs: its probes \
+             were removed before"
+        ));
+        Mail { pid, shared, bank }.resume();
+        self.leave(index);
+        departed.map(drop)
     }
 
     /// Moves records from the rings to our own memory.
@@ -310,7 +331,10 @@ impl Trace {
         for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
             tally.place(state, &member);
         }
-        if process::runs_program(member.pid()) && !self.plan.follow {
+        if member.target.memory().word(member.target.agent.home).is_err()
+            && process::runs_program(member.pid())
+            && !self.plan.follow
+        {
             self.notices.push(Notice::Note(format!(
                 "process {} has executed another program, and its probes ended with the old one; -f follows",
                 member.pid()
@@ -365,9 +389,10 @@ impl Trace {
             let removed = member.remove_probes();
             let shared = &member.target.agent.shared;
             shared.header().listening.store(0, Ordering::Release);
-            let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned).map(drop));
+            let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned, None).map(drop));
             match departed {
-                Ok(()) | Err(HostError::Gone { .. } | HostError::NoProcess { .. }) => {}
+                Ok(()) => {}
+                Err(_) if member.life.is_over() => {}
                 Err(error) => result = result.and(Err(error)),
             }
         }
@@ -401,6 +426,12 @@ impl Trace {
             }
         }
         all
+    }
+
+    /// Forked children that were not counted, because too many were followed at once.
+    #[must_use]
+    pub fn uncounted_processes(&self) -> u64 {
+        self.families.uncounted()
     }
 
     /// Breakpoints planted in all processes, our own ones included.

@@ -20,7 +20,6 @@ type Handler = extern "C" fn(i32, *const i32, *mut u8);
 
 pub(crate) fn deliver(
     memory: Memory,
-    tid: u64,
     signal: i32,
     code: i32,
     info: *const i32,
@@ -28,6 +27,8 @@ pub(crate) fn deliver(
     frame: &mut SignalFrame,
 ) {
     memory.home.foreign.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: `gettid` has no argument and no effect.
+    let tid = unsafe { syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
     if code <= SENT_BY_KERNEL && blocked::holds_back(memory, tid) {
         return;
     }

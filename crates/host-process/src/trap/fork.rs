@@ -12,15 +12,18 @@ use sync::primitive::Ordering;
 
 /// [`Identity::bank`](crate::abi::Identity::bank) while a thread sets the identity up.
 const BUSY: u64 = u64::MAX - 1;
+/// [`Identity::pid`](crate::abi::Identity::pid) of a child whose hits nobody wants: it makes no system call for them,
+/// since it may be in a sandbox that ends it for one.
+const UNCOUNTED: u64 = u64::MAX;
 
 /// Gives this process its identity if it has none.
-pub(crate) fn notice(memory: Memory, tid: u64) {
+pub(crate) fn notice(memory: Memory) {
     let identity = memory.identity();
     if identity.pid.load(Ordering::Acquire) != 0 {
         return;
     }
     if identity.bank.compare_exchange(0, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-        adopt(memory, tid);
+        adopt(memory);
         return;
     }
     while identity.pid.load(Ordering::Acquire) == 0 {
@@ -29,24 +32,31 @@ pub(crate) fn notice(memory: Memory, tid: u64) {
     }
 }
 
-fn adopt(memory: Memory, tid: u64) {
-    // SAFETY: `getpid` has no argument.
-    let pid = unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned();
+fn adopt(memory: Memory) {
     // The other threads of the parent do not exist here: whatever they were doing, nobody does it any more.
     memory.home.active.iter().for_each(|w| w.store(0, Ordering::Relaxed));
-    let host = super::host::returns(memory.home);
-    host.adopt(tid);
+    super::host::returns(memory.home).adopt();
     let identity = memory.identity();
-    identity.bank.store(claim(memory, pid).unwrap_or(NO_BANK), Ordering::Relaxed);
+    let (bank, pid) = if is_followed(memory) { claim_own(memory) } else { (NO_BANK, UNCOUNTED) };
+    identity.bank.store(bank, Ordering::Relaxed);
     identity.pid.store(pid, Ordering::Release);
+}
+
+fn is_followed(memory: Memory) -> bool {
+    let listening = memory.shared_header().listening.load(Ordering::Relaxed) != 0;
+    listening && memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW != 0
+}
+
+/// A bank for this process, and its id.
+fn claim_own(memory: Memory) -> (u64, u64) {
+    // SAFETY: `getpid` has no argument.
+    let pid = unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned();
+    (claim(memory, pid).unwrap_or(NO_BANK), pid)
 }
 
 /// Takes a free bank for `pid`; its index + 1.
 fn claim(memory: Memory, pid: u64) -> Option<u64> {
     let header = memory.shared_header();
-    if memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW == 0 || header.listening.load(Ordering::Relaxed) == 0 {
-        return None;
-    }
     let mapped = header.banks_mapped.load(Ordering::Relaxed) as usize;
     let free = |bank: &&Bank| bank.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     // SAFETY: `Memory`'s invariant: the shared mapping stays, with as many banks as its header says.

@@ -11,6 +11,8 @@
 //!   believes of `SIGTRAP` is kept beside ([`blocked`]).
 //! * `rt_sigsuspend`, `ppoll`, `pselect6`, `epoll_pwait`, `epoll_pwait2`: wait under a mask of their own, and other
 //!   signals' handlers run under it. The bit for `SIGTRAP` is cleared in the caller's set.
+//! * `seccomp`, `prctl(PR_SET_SECCOMP)`: the filter might end the process for a system call of ours, so the tool takes
+//!   the probes out before it is installed.
 //! * `exit`: the thread's return probes are accounted for. `execve`, `execveat`: the tool is told, if it follows.
 //!
 //! [`Home::app_trap`]: crate::abi::Home::app_trap
@@ -34,6 +36,9 @@ const SYSCALL_BYTES: u64 = 2;
 /// `sizeof(kernel_sigset_t)`.
 const SET_BYTES: u64 = 8;
 const SIGNALS: u64 = 64;
+const PR_SET_SECCOMP: u64 = 22;
+/// `SECCOMP_SET_MODE_STRICT` is 0; other operations only ask.
+const SECCOMP_SET_MODE_FILTER: u64 = 1;
 /// The current folder, as `openat` and its like take it.
 const AT_FDCWD: u64 = -100i64 as u64;
 
@@ -62,21 +67,29 @@ pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
         nr::RT_SIGSUSPEND => clear_bit(host, first),
         nr::PPOLL => clear_bit(host, fourth),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => clear_bit(host, fifth),
-        nr::PSELECT6 if sixth != 0 => clear_bit(host, read_word(host.tid, sixth).unwrap_or(0)),
+        nr::PSELECT6 if sixth != 0 => clear_bit(host, read_word(host.tid(), sixth).unwrap_or(0)),
         nr::EXIT => {
             hit::Host::returns(host).exit(host);
             Next::Step
         }
+        nr::PRCTL if first == PR_SET_SECCOMP => sandbox(host),
+        nr::SECCOMP if first <= SECCOMP_SET_MODE_FILTER => sandbox(host),
         nr::EXECVE => exec(host, AT_FDCWD, first),
         nr::EXECVEAT => exec(host, first, second),
         _ => Next::Step,
     }
 }
 
+/// The process is about to forbid itself system calls, ours among them: the tool takes the probes out first.
+fn sandbox(host: &TrapHost<'_>) -> Next {
+    mailbox::tell(host.memory, host.tid(), event::SANDBOX, [0; 2]);
+    Next::Step
+}
+
 /// The program at `path`, from the folder `directory`, is about to be executed.
 fn exec(host: &TrapHost<'_>, directory: u64, path: u64) -> Next {
     if host.memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW != 0 {
-        mailbox::tell(host.memory, host.tid, event::EXEC, [path, directory]);
+        mailbox::tell(host.memory, host.tid(), event::EXEC, [path, directory]);
     }
     Next::Step
 }
@@ -104,14 +117,14 @@ fn action(host: &TrapHost<'_>, signal: u64, new: u64, old: u64) -> Option<i64> {
     if new == 0 || signal == 0 || signal > SIGNALS {
         return None;
     }
-    let mut wanted = read_action(host.tid, new)?;
+    let mut wanted = read_action(host.tid(), new)?;
     if wanted[3] & SIGTRAP_BIT == 0 {
         return None;
     }
     wanted[3] &= !SIGTRAP_BIT;
     let mut before: SigAction = [0; 4];
     let result = sigaction(signal, Some(&wanted), Some(&mut before));
-    if result == 0 && old != 0 && !write_action(host.tid, old, &before) {
+    if result == 0 && old != 0 && !write_action(host.tid(), old, &before) {
         return Some(EFAULT);
     }
     Some(result)
@@ -122,7 +135,7 @@ fn virtual_action(host: &TrapHost<'_>, new: u64, old: u64) -> i64 {
     let kept = &host.memory.home.app_trap;
     let before: SigAction = [0, 1, 2, 3].map(|i: usize| kept[i].load(Ordering::Relaxed));
     if new != 0 {
-        let Some(wanted) = read_action(host.tid, new) else { return EFAULT };
+        let Some(wanted) = read_action(host.tid(), new) else { return EFAULT };
         // A vfork child changes its own disposition, not its parent's, though the memory is the same.
         if host.is_own_process() {
             for (word, value) in kept.iter().zip(wanted) {
@@ -130,7 +143,7 @@ fn virtual_action(host: &TrapHost<'_>, new: u64, old: u64) -> i64 {
             }
         }
     }
-    if old != 0 && !write_action(host.tid, old, &before) {
+    if old != 0 && !write_action(host.tid(), old, &before) {
         return EFAULT;
     }
     0
@@ -138,10 +151,10 @@ fn virtual_action(host: &TrapHost<'_>, new: u64, old: u64) -> i64 {
 
 /// `rt_sigprocmask` on the mask that the kernel restores after us, and on what the thread believes of `SIGTRAP`.
 fn change_mask(host: &TrapHost<'_>, how: u64, set: u64, old: u64) -> i64 {
-    let believed = if blocked::is(host.memory, host.tid) { SIGTRAP_BIT } else { 0 };
+    let believed = if blocked::is(host.memory, host.tid()) { SIGTRAP_BIT } else { 0 };
     let before = host.mask() | believed;
     if set != 0 {
-        let Some(set) = read_word(host.tid, set) else { return EFAULT };
+        let Some(set) = read_word(host.tid(), set) else { return EFAULT };
         let after = match how {
             0 => before | set,
             1 => before & !set,
@@ -150,17 +163,17 @@ fn change_mask(host: &TrapHost<'_>, how: u64, set: u64, old: u64) -> i64 {
         };
         // The kernel changes the mask before it copies the old one out.
         host.set_mask(after & !SIGTRAP_BIT & !UNBLOCKABLE);
-        blocked::set(host.memory, host.tid, after & SIGTRAP_BIT != 0);
+        blocked::set(host.memory, host.tid(), after & SIGTRAP_BIT != 0);
     }
-    if old != 0 && !write(host.tid, old, &before.to_le_bytes()) { EFAULT } else { 0 }
+    if old != 0 && !write(host.tid(), old, &before.to_le_bytes()) { EFAULT } else { 0 }
 }
 
 /// Clears `SIGTRAP` in the set at `address`, if the program can write there.
 fn clear_bit(host: &TrapHost<'_>, address: u64) -> Next {
     if address != 0
-        && let Some(set) = read_word(host.tid, address).filter(|s| s & SIGTRAP_BIT != 0)
+        && let Some(set) = read_word(host.tid(), address).filter(|s| s & SIGTRAP_BIT != 0)
     {
-        write(host.tid, address, &(set & !SIGTRAP_BIT).to_le_bytes());
+        write(host.tid(), address, &(set & !SIGTRAP_BIT).to_le_bytes());
         host.memory.home.guarded.fetch_add(1, Ordering::Relaxed);
     }
     Next::Step

@@ -3,7 +3,7 @@
 use super::memory::{read, read_word};
 use super::{Memory, guard, mailbox, record, unwind};
 use crate::abi::{Home, STUB_BYTES, action, event};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use cpu::SignalFrame;
 use hit::returns::{Returns, SAVED_ARGUMENTS};
 use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
@@ -73,13 +73,23 @@ impl isa::Memory for NoMemory {
 #[derive(Debug)]
 pub struct TrapHost<'f> {
     pub(crate) memory: Memory,
-    pub(crate) tid: u64,
+    /// The thread's id, once somebody has asked for it; 0 before.
+    tid: Cell<u64>,
     frame: RefCell<&'f mut SignalFrame>,
 }
 
 impl<'f> TrapHost<'f> {
-    pub(crate) fn new(memory: Memory, tid: u64, frame: &'f mut SignalFrame) -> Self {
-        Self { memory, tid, frame: RefCell::new(frame) }
+    pub(crate) fn new(memory: Memory, frame: &'f mut SignalFrame) -> Self {
+        Self { memory, tid: Cell::new(0), frame: RefCell::new(frame) }
+    }
+
+    /// The running thread's id.
+    pub(crate) fn tid(&self) -> u64 {
+        if self.tid.get() == 0 {
+            // SAFETY: `gettid` has no argument and no effect.
+            self.tid.set(unsafe { cpu::syscall(cpu::nr::GETTID, [0; 6]) }.cast_unsigned());
+        }
+        self.tid.get()
     }
 
     pub(crate) fn mask(&self) -> u64 {
@@ -131,15 +141,17 @@ impl Host for TrapHost<'_> {
 
     fn is_breakpoint(&self, address: u64) -> bool {
         let mut byte = [0];
-        read(self.tid, address, &mut byte) && byte == [BREAKPOINT]
+        read(self.tid(), address, &mut byte) && byte == [BREAKPOINT]
     }
 
     fn thread(&self) -> u64 {
-        self.tid
+        self.tid()
     }
 
-    fn active(&self) -> ActiveSet<'_> {
-        ActiveSet::new(&self.memory.home.active)
+    fn enter(&self) -> Option<&AtomicU64> {
+        // A process that does not count makes no system call of ours: it may have forbidden them to itself.
+        self.memory.bank()?;
+        ActiveSet::new(&self.memory.home.active).enter(self.tid())
     }
 
     fn returns(&self) -> Returns<'_> {
@@ -154,7 +166,7 @@ impl Host for TrapHost<'_> {
         let data = probe.data.load(Ordering::Relaxed);
         match data & action::BITS {
             action::OBJECTS => {
-                mailbox::tell(self.memory, self.tid, event::OBJECTS, [0; 2]);
+                mailbox::tell(self.memory, self.tid(), event::OBJECTS, [0; 2]);
                 Next::Step
             }
             action::GUARD => guard::check(self, regs),
@@ -185,6 +197,6 @@ impl Host for TrapHost<'_> {
     fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
         // Between the look and the exchange only another thread's `munmap` of a stack that this thread unwinds could
         // take the word away.
-        read_word(self.tid, address) == Some(old) && self.exchange(address, old, new)
+        read_word(self.tid(), address) == Some(old) && self.exchange(address, old, new)
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn write(host: &TrapHost<'_>, probe: &Probe, regs: &Regs, cause: Caus
     let (kind, other) = match cause {
         Cause::Hit => (layout::HIT, 0),
         Cause::Return(instance) => (layout::RETURN, instance.return_address.load(Ordering::Relaxed)),
-        Cause::ReturnSite => (layout::RETURN, read_word(host.tid, regs.gpr[RSP]).unwrap_or(0)),
+        Cause::ReturnSite => (layout::RETURN, read_word(host.tid(), regs.gpr[RSP]).unwrap_or(0)),
     };
     let address = match cause {
         Cause::Hit => regs.rip,
@@ -37,7 +37,7 @@ pub(crate) fn write(host: &TrapHost<'_>, probe: &Probe, regs: &Regs, cause: Caus
     let pid = host.memory.identity().pid.load(Ordering::Relaxed);
     let [name, name_end] = thread_name();
     let header: [u64; layout::HEADER_WORDS] =
-        [tsc, host.tid | u64::from(cpu) << 32, pid, address, other, length as u64, name, name_end];
+        [tsc, host.tid() | u64::from(cpu) << 32, pid, address, other, length as u64, name, name_end];
     let tag = kind << layout::ID_BITS | u64::from(probe.id.load(Ordering::Relaxed));
     let Some(memory) = bank.rings.get(cpu as usize % RINGS) else { return false };
     push(host, memory, tag, &header, &payload[..length])
@@ -144,7 +144,7 @@ impl Source for Fetch<'_, '_> {
             Some(&register) => self.register(register),
             None => {
                 let slot = self.regs.gpr[RSP].wrapping_add(8 * u64::from(n.saturating_sub(IN_REGISTERS)));
-                read_word(self.host.tid, slot).unwrap_or(0)
+                read_word(self.host.tid(), slot).unwrap_or(0)
             }
         }
     }
@@ -160,10 +160,10 @@ impl Source for Fetch<'_, '_> {
     }
 
     fn read(&self, addr: u64, out: &mut [u8]) -> bool {
-        read(self.host.tid, addr, out)
+        read(self.host.tid(), addr, out)
     }
 
     fn read_string(&self, addr: u64, out: &mut [u8]) -> Option<usize> {
-        read_string(self.host.tid, addr, out)
+        read_string(self.host.tid(), addr, out)
     }
 }

@@ -72,12 +72,10 @@ extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
     let mut frame = unsafe { SignalFrame::new(context) };
     // SAFETY: `siginfo_t` is an array of at least 32 ints; `si_code` is the third.
     let code = unsafe { info.add(2).read() };
-    // SAFETY: `gettid` has no argument and no effect.
-    let tid = unsafe { syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
-    fork::notice(memory, tid);
+    fork::notice(memory);
     if code == SI_KERNEL {
         let mut regs = frame.registers();
-        let host = super::TrapHost::new(memory, tid, &mut frame);
+        let host = super::TrapHost::new(memory, &mut frame);
         let outcome = hit::breakpoint(&host, &mut regs);
         if outcome != Outcome::Foreign {
             if outcome == Outcome::Stale {
@@ -86,5 +84,5 @@ extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
             return frame.set_registers(&regs);
         }
     }
-    foreign::deliver(memory, tid, signal, code, info, context, &mut frame);
+    foreign::deliver(memory, signal, code, info, context, &mut frame);
 }

@@ -28,7 +28,7 @@ pub(crate) fn hook(host: &TrapHost<'_>, data: u64, regs: &Regs) {
     match data & action::BITS {
         action::UNWIND => returns.restore(host, sp, signal),
         action::LAND => {
-            if let Some(cfa) = read_word(host.tid, argument.wrapping_add(data >> 32)) {
+            if let Some(cfa) = read_word(host.tid(), argument.wrapping_add(data >> 32)) {
                 returns.land(host, sp, cfa, signal);
             }
         }
@@ -40,7 +40,7 @@ pub(crate) fn hook(host: &TrapHost<'_>, data: u64, regs: &Regs) {
 }
 
 fn jump(host: &TrapHost<'_>, buffer: u64, regs: &Regs, signal: SignalStack, clear: fn(u64) -> u64) {
-    if let Some(target) = read_word(host.tid, buffer.wrapping_add(JMP_BUF_SP)) {
+    if let Some(target) = read_word(host.tid(), buffer.wrapping_add(JMP_BUF_SP)) {
         host.returns().jump(host, regs.gpr[RSP], clear(target), signal);
     }
 }

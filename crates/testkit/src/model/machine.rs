@@ -292,7 +292,7 @@ impl Machine {
             assert!(child.memory.write(base, &self.memory.copy(base, size)), "the child has the same memory");
         }
         child.tables.inherit(&self.tables);
-        child.tables.returns().adopt(id);
+        child.tables.returns().adopt();
         (child, Cpu { id, ..parent.clone() })
     }
 }

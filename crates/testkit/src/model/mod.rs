@@ -21,10 +21,15 @@
 //! call of control's host. For orders *inside* a handler: [`interleave`](interleave::run), which runs control and
 //! threads as actors that pause at each call of their host, and goes on with the actor that a plan names.
 //!
+//! # Programs that are decided while they run
+//!
+//! [`script`] has functions that ask what to do, and a reference that says what must be counted for it. A test is a
+//! list of deeds, or random ones; the flow of control and the counts are compared after each.
+//!
 //! # For other hosts
 //!
-//! The tests in `tests/model_*.rs` state behaviours. What another host needs to be held to them is a program of the
-//! same shape, [`Program::functions`], and a way to run it.
+//! The tests in `tests/model_*.rs` state the behaviour of the engine, not of this machine. A host that wants to be held
+//! to them needs a program with the functions of [`script::functions`] and its own [`hit::Host`] and [`kprobes::Host`].
 
 mod build;
 mod control;

@@ -1,9 +1,9 @@
 //! Programs that are decided while they run, and a reference of what became of each activation.
 //!
 //! The functions of [`functions`] all have one body: ask, do what was told, ask again. What they are told is a
-//! [`Deed`]: call, return, leave by a jump, throw, go on throwing after a clean-up, `longjmp`, look at the stack, switch to a coroutine,
-//! get a signal. The [`World`] tells them, and keeps beside it what a correct machine must come to: the frames of each
-//! stack, and for each return probe how often it was hit and how its activations ended.
+//! [`Deed`]: call, return, leave by a jump, throw, go on throwing after a clean-up, `longjmp`, look at the stack,
+//! switch to a coroutine, get a signal. The [`World`] tells them, and keeps beside it what a correct machine must come
+//! to: the frames of each stack, and for each return probe how often it was hit and how its activations ended.
 //!
 //! At each question the world compares: the function that asks, its stack pointer, the callers that a walk has met. A
 //! probe that changes the true flow of control is seen at the next question, a wrong count at the end.
@@ -17,7 +17,7 @@ pub const FUNCTIONS: usize = 4;
 const NAMES: [&str; FUNCTIONS] = ["f0", "f1", "f2", "f3"];
 /// The question of `swap`, which switches stacks.
 const SWAP: u32 = 100;
-/// Where jump buffers are.
+/// Where jump buffers are, 64 bytes for each thread.
 const BUFFERS: u64 = super::DATA + 0x100;
 
 /// The program: [`FUNCTIONS`] functions that ask, `swap`, `thread_exit`, and the runtime.
@@ -46,6 +46,14 @@ pub fn functions() -> Program {
     p.with_runtime()
 }
 
+/// Whether `cpu` is about to ask: it stands between two deeds.
+#[must_use]
+pub fn asks(machine: &Machine, cpu: &Cpu) -> bool {
+    let here =
+        |&(at, service): &(u64, Service)| at == cpu.regs.rip && matches!(service, Service::Choose(n) if n != SWAP);
+    cpu.trapped.is_none() && machine.services.iter().any(here)
+}
+
 /// Where a function's body continues, from its question on.
 mod part {
     pub(super) const CALL: u64 = 1;
@@ -68,6 +76,8 @@ pub enum Deed {
     Resume,
     /// `longjmp` to the frame with this number.
     Jump(usize),
+    /// Switch to a suspended coroutine by `longjmp`, as some coroutine libraries do.
+    JumpTo(usize),
     /// Walk the stack.
     Backtrace,
     /// Switch to the coroutine with this number; a new one begins with this function.
@@ -208,8 +218,9 @@ impl World {
 
     /// The thread has left its last function: it goes on with a suspended coroutine, if there is one.
     pub fn next_coroutine(&mut self, cpu: &mut Cpu) -> bool {
-        let current = self.running[&cpu.id];
-        assert!(self.coroutines[current].frames.is_empty(), "a thread has ended with frames on its stack");
+        if let Some(current) = self.running.remove(&cpu.id) {
+            assert!(self.coroutines[current].frames.is_empty(), "a thread has ended with frames on its stack");
+        }
         let Some(next) = self.coroutines.iter().position(|c| c.saved.is_some()) else { return false };
         cpu.end = None;
         self.load(cpu, next);
@@ -358,6 +369,14 @@ impl World {
                 self.cut(coroutine, depth + 1);
                 self.long_jump(machine, cpu, depth);
             }
+            Deed::JumpTo(to) => {
+                call(machine.address("longjmp"));
+                if let Some(place) = self.coroutines[to].saved.take() {
+                    self.coroutines[coroutine].saved = Some((cpu.sp(), ask));
+                    self.running.insert(cpu.id, to);
+                    set_buffer(machine, cpu, place);
+                }
+            }
             Deed::Switch(to, function) => {
                 call(machine.address("swap"));
                 self.script.push_front(Deed::Switch(to, function));
@@ -369,11 +388,7 @@ impl World {
     fn long_jump(&mut self, machine: &Machine, cpu: &mut Cpu, depth: usize) {
         let frame = &self.frames(cpu.id)[depth];
         let (sp, function) = (frame.sp, frame.activations.last().map_or(0, |a| a.function));
-        let buffer = BUFFERS + cpu.id * 64;
-        let ask = machine.address(NAMES[function]) + 1;
-        assert!(machine.memory.set_word(buffer + JUMP_BUFFER_SP, sp), "data is mapped");
-        assert!(machine.memory.set_word(buffer + JUMP_BUFFER_PC, ask), "data is mapped");
-        cpu.regs.gpr[gpr::RDI] = buffer;
+        set_buffer(machine, cpu, (sp, machine.address(NAMES[function]) + 1));
     }
 
     /// The kernel's part: a frame that `restorer` returns from, and the handler's call.
@@ -409,6 +424,14 @@ impl World {
         cpu.regs.rip = machine.address(NAMES[function]);
         self.enter(cpu.id, function, top - 8);
     }
+}
+
+/// Fills the thread's jump buffer with a stack pointer and a program counter, and `rdi` with its address.
+fn set_buffer(machine: &Machine, cpu: &mut Cpu, (sp, pc): (u64, u64)) {
+    let buffer = BUFFERS + cpu.id * 64;
+    assert!(machine.memory.set_word(buffer + JUMP_BUFFER_SP, sp), "data is mapped");
+    assert!(machine.memory.set_word(buffer + JUMP_BUFFER_PC, pc), "data is mapped");
+    cpu.regs.gpr[gpr::RDI] = buffer;
 }
 
 impl Runtime for World {

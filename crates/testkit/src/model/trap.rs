@@ -6,7 +6,7 @@ use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, X86};
 use hit::returns::{Instance, Returns, SAVED_ARGUMENTS, SignalStack};
 use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
 use isa::x86::{BREAKPOINT, Op, Regs, gpr};
-use sync::primitive::Ordering;
+use sync::primitive::{AtomicU64, Ordering};
 use sync::{ActiveSet, Table};
 
 /// The argument registers (System V psABI, 3.2.3).
@@ -200,9 +200,9 @@ impl Host for Trap<'_> {
         self.thread
     }
 
-    fn active(&self) -> ActiveSet<'_> {
+    fn enter(&self) -> Option<&AtomicU64> {
         pause();
-        ActiveSet::new(&self.machine.tables.active)
+        ActiveSet::new(&self.machine.tables.active).enter(self.thread)
     }
 
     fn returns(&self) -> Returns<'_> {

@@ -70,7 +70,7 @@ pub(crate) fn registry() -> Registry {
 
 /// Registers one probe.
 pub(crate) fn register(registry: &mut Registry, control: &mut Control<'_>, request: Request) -> Handle {
-    try_register(registry, control, request).unwrap()
+    try_register(registry, control, request).expect("nothing refuses it")
 }
 
 pub(crate) fn try_register(r: &mut Registry, control: &mut Control<'_>, request: Request) -> Result<Handle, Error> {

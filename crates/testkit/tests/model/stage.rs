@@ -1,9 +1,10 @@
 //! A machine with the scripted program, return probes and hooks on the runtime.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part")]
 
 use crate::model::{internal, registry, returns};
 use kprobes::{Handle, Registry};
 use std::collections::VecDeque;
-use testkit::model::script::{Deed, Watch, World, functions};
+use testkit::model::script::{Deed, Watch, World, asks, functions};
 use testkit::model::{Action, Control, Cpu, End, Machine};
 
 pub(crate) const LIMIT: usize = 20_000;
@@ -29,9 +30,24 @@ pub(crate) fn machine(instances: usize) -> (Machine, Vec<u64>) {
     (machine, tops)
 }
 
+/// Stacks too far from each other to be taken for parts of one.
+pub(crate) const FAR: [u64; 2] = [0x7100_0000, 0x7200_0000];
+
 impl Stage {
     pub(crate) fn new(probes: Probes<'_>, instances: usize) -> Self {
         let (machine, tops) = machine(instances);
+        Self::on(machine, &tops, probes)
+    }
+
+    /// With two stacks, far from each other.
+    pub(crate) fn far(probes: Probes<'_>, instances: usize) -> Self {
+        let (mut machine, _) = machine(instances);
+        let tops = FAR.map(|s| machine.add_stack(s));
+        Self::on(machine, &tops, probes)
+    }
+
+    fn on(machine: Machine, tops: &[u64], probes: Probes<'_>) -> Self {
+        let instances = machine.tables.instances.len() as u64;
         let watch = |(id, &(function, maxactive)): (u32, &(usize, u32))| Watch {
             function,
             id,
@@ -39,7 +55,7 @@ impl Stage {
             ..Watch::default()
         };
         let watches = (1u32..).zip(probes).map(watch).collect();
-        Self { machine, world: World::new(&tops, watches, instances as u64) }
+        Self { machine, world: World::new(tops, watches, instances) }
     }
 
     /// Plants the hooks and the return probes.
@@ -52,7 +68,7 @@ impl Stage {
             .iter()
             .map(|w| returns(self.machine.address(name(w.function)), w.id, w.maxactive as u32))
             .collect();
-        let handles = r.register(&mut c, &requests).unwrap();
+        let handles = r.register(&mut c, &requests).expect("functions can be probed");
         (r, c, handles)
     }
 
@@ -60,16 +76,9 @@ impl Stage {
         self.world.script = deeds.into_iter().collect::<VecDeque<_>>();
     }
 
-    /// Runs a thread until it has done `questions` more deeds, or has ended.
-    pub(crate) fn ask(&mut self, cpu: &mut Cpu, questions: u64) {
-        let until = self.world.questions + questions;
-        for _ in 0..LIMIT {
-            if cpu.end.is_some() || self.world.questions >= until {
-                return;
-            }
-            self.machine.step(cpu, &mut self.world);
-        }
-        panic!("it does not end");
+    /// Runs a thread until it has done so many more deeds, or has ended.
+    pub(crate) fn ask(&mut self, cpu: &mut Cpu, deeds: u64) {
+        ask(&self.machine, &mut self.world, cpu, deeds);
     }
 
     /// Runs a thread to its end, and all coroutines with it.
@@ -101,6 +110,17 @@ impl Stage {
     }
 }
 
+pub(crate) fn ask(machine: &Machine, world: &mut World, cpu: &mut Cpu, deeds: u64) {
+    let until = world.questions + deeds;
+    for _ in 0..LIMIT {
+        if cpu.end.is_some() || (world.questions >= until && asks(machine, cpu)) {
+            return;
+        }
+        machine.step(cpu, world);
+    }
+    panic!("it does not end");
+}
+
 pub(crate) fn name(function: usize) -> &'static str {
     ["f0", "f1", "f2", "f3"][function]
 }
@@ -116,5 +136,5 @@ pub(crate) fn hook(r: &mut Registry, c: &mut Control<'_>) {
         internal(at("longjmp"), Action::Jump),
         internal(at("thread_exit"), Action::Exit),
     ];
-    r.register(c, &hooks).unwrap();
+    r.register(c, &hooks).expect("each hook is a nop or a ret");
 }
