@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write, stderr};
 use std::path::Path;
 
-/// Records younger than this (in counts of the time stamp counter, about a millisecond) wait for their elders.
+/// A thread that writes a record may be interrupted for this long (in counts of the time stamp counter, a millisecond or
+/// more): younger records wait for it.
 const SETTLE: u64 = 3_000_000;
 
 /// The trace's output.
@@ -77,11 +78,12 @@ impl Output {
     }
 
     /// Takes records in; prints those that no older one can follow any more, in the order of time.
-    pub(crate) fn records(&mut self, records: Vec<Record>, clock: &Clock, last: bool) -> Result<()> {
+    /// `horizon` is the counter before which all have been collected; `None` at the end.
+    pub(crate) fn records(&mut self, records: Vec<Record>, clock: &Clock, horizon: Option<u64>) -> Result<()> {
         self.waiting.extend(records);
         self.waiting.sort_by_key(|r| r.time);
-        let settled = Clock::counter().saturating_sub(SETTLE);
-        let ready = if last { self.waiting.len() } else { self.waiting.partition_point(|r| r.time < settled) };
+        let settled = horizon.map_or(u64::MAX, |h| h.saturating_sub(SETTLE));
+        let ready = self.waiting.partition_point(|r| r.time < settled);
         let ready: Vec<Record> = self.waiting.drain(..ready).collect();
         for record in &ready {
             if !self.is_full() {

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use events::Definition;
 use host_process::control::{HostError, Image, Notice, Options, Trace, Verdict, View};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
     let options = Options { follow: args.follow, count: args.count };
     let trace = Trace::new(Image::parse(crate::AGENT)?, definitions.clone(), options);
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| !is_ignored(*s)) {
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
     let mut run = Run {
@@ -64,6 +65,14 @@ pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
     run.begin()?;
     run.follow();
     run.end()
+}
+
+/// Whether a signal was ignored when we were started, as under `nohup`: it stays so, for us and for the command.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let set = set.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    set & (1 << (signal - 1)) != 0
 }
 
 impl Run<'_> {
@@ -160,7 +169,7 @@ impl Run<'_> {
         }
         self.say_all(notices);
         let records = self.trace.take_records();
-        self.output.records(records, &self.trace.clock, false)?;
+        self.output.records(records, &self.trace.clock, Some(self.trace.horizon()))?;
         if !self.told_waiting && first_program > PATIENCE {
             self.told_waiting = true;
             self.tell_waiting();
@@ -169,8 +178,11 @@ impl Run<'_> {
     }
 
     fn tell_waiting(&self) {
-        for (event, object) in self.trace.pending() {
-            say(&format!("{}: waiting for {object} to be loaded", self.output.event(event).0));
+        let waiting: BTreeSet<(usize, String)> = self.trace.pending().into_iter().collect();
+        let mapped = self.trace.mapped().join(", ");
+        for (event, object) in waiting {
+            let event = self.output.event(event).0;
+            say(&format!("{event}: waiting for {object} to be loaded; mapped until now: {mapped}"));
         }
     }
 
@@ -213,7 +225,7 @@ impl Run<'_> {
 
     fn print_rest(&mut self, placed: Vec<host_process::control::Tally>) -> Result<()> {
         let records = self.trace.take_records();
-        self.output.records(records, &self.trace.clock, true)?;
+        self.output.records(records, &self.trace.clock, None)?;
         let mut tallies = self.trace.tallies();
         for (tally, before) in tallies.iter_mut().zip(placed) {
             tally.placed = before.placed;

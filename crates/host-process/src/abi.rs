@@ -40,6 +40,8 @@ pub const PROGRAM_BYTES: usize = 8 << 20;
 pub const ARENAS: usize = 512;
 /// Threads that can be in a handler at once (in windows of [`sync::WINDOW`]).
 pub const ACTIVE: usize = 1 << 12;
+/// Threads that wait under a constant mask at once.
+pub const DETOURS: usize = 64;
 /// Processes that a trace with `-f` can follow at once.
 pub const BANKS: usize = 128;
 /// Rings of a bank.
@@ -64,6 +66,45 @@ pub struct Arena {
     pub size: AtomicU64,
     /// Bytes given out.
     pub used: AtomicU64,
+}
+
+/// Room for a record's fetched arguments; see [`Home::payloads`].
+#[repr(C)]
+#[derive(Debug)]
+pub struct Payload(core::cell::UnsafeCell<[u8; PAYLOAD_BYTES]>);
+
+// SAFETY: access is by raw pointer only, and who uses it argues that nobody else does.
+unsafe impl Sync for Payload {}
+
+impl Payload {
+    /// A pointer to the room.
+    #[must_use]
+    pub const fn get(&self) -> *mut [u8; PAYLOAD_BYTES] {
+        self.0.get()
+    }
+}
+
+/// A system call that a thread makes from the agent's `syscall` instruction, because its signal mask stands in memory
+/// that it cannot write and would block `SIGTRAP`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Detour {
+    /// The thread; 0: free.
+    pub tid: AtomicU64,
+    /// Where it goes on.
+    pub resume: AtomicU64,
+    /// The register that was changed, in hardware numbering, and its value.
+    pub register: AtomicU64,
+    /// See `register`.
+    pub value: AtomicU64,
+    /// The cleared mask.
+    pub mask: AtomicU64,
+    /// Its address and size, as `pselect6` takes them.
+    pub pointer: AtomicU64,
+    /// See `pointer`.
+    pub size: AtomicU64,
+    /// Pads.
+    pub reserved: AtomicU64,
 }
 
 /// What the agent keeps in the target, private to the process.
@@ -112,6 +153,12 @@ pub struct Home {
     pub active: [AtomicU64; ACTIVE],
     /// Threads that believe to have blocked `SIGTRAP`.
     pub blocked: [AtomicU64; ACTIVE],
+    /// Signals whose handlers the program wants `SIGTRAP` masked in, as a set.
+    pub masked: AtomicU64,
+    /// Threads that make a system call in the agent instead of their own code, with a cleared copy of their mask.
+    pub detours: [Detour; DETOURS],
+    /// Room for the fetched arguments of a record, for each place in `active`.
+    pub payloads: [Payload; ACTIVE],
     /// Areas of slots.
     pub arenas: [Arena; ARENAS],
     /// The probe table.
@@ -148,7 +195,7 @@ pub const NO_BANK: u64 = u64::MAX;
 pub struct Mailbox {
     /// One of the [`mail`] states.
     pub state: AtomicU32,
-    /// Held by the thread that uses the mailbox.
+    /// The thread that uses the mailbox, or 0.
     pub lock: AtomicU32,
     /// One of the [`event`]s.
     pub event: AtomicU32,

@@ -64,7 +64,7 @@ impl View {
         let object = Arc::new(symbols::Object::read(path)?);
         let loads = object.loads().iter().filter(|l| l.is_executable());
         let code = loads.map(|l| l.vaddr..l.vaddr + l.memsz).collect();
-        let mapped = Mapped { path: path.to_string_lossy().into_owned(), object, bias: 0, code };
+        let mapped = Mapped { path: path.to_string_lossy().into_owned(), object, bias: 0, code, file: (0, 0, 0) };
         Ok(Self { objects: Objects { all: vec![mapped] }, pid: None, registry: Registry::new(0, 0) })
     }
 

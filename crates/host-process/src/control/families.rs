@@ -5,7 +5,7 @@ use super::inject::Site as AgentSite;
 use super::mail;
 use super::shared::SharedMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use sync::primitive::Ordering;
 
@@ -30,9 +30,15 @@ struct Family {
 #[derive(Debug, Default)]
 pub(crate) struct Families {
     all: Vec<Family>,
-    hearts: Arc<Mutex<Vec<Arc<SharedMap>>>>,
+    /// The files of all that ever were: what their processes left behind is looked for at the end.
+    files: Vec<(i32, i32, u64)>,
+    hearts: Arc<Mutex<Vec<Weak<SharedMap>>>>,
     stop: Arc<AtomicBool>,
 }
+
+/// Mappings without a known process that are kept: a child that was forked from one, and has not hit a probe yet, may
+/// claim a bank there.
+const IDLE: usize = 64;
 
 impl Families {
     /// A new mapping: its heart begins to beat.
@@ -40,8 +46,25 @@ impl Families {
         if self.all.is_empty() {
             self.start_heart();
         }
-        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(agent.shared.clone());
+        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&agent.shared));
+        self.files.push(agent.shared.file());
         self.all.push(Family { agent, seen: 0 });
+    }
+
+    /// The files of all mappings, device and inode.
+    pub(crate) fn files(&self) -> &[(i32, i32, u64)] {
+        &self.files
+    }
+
+    /// Lets go of the oldest mappings that nobody is known to use.
+    pub(crate) fn prune(&mut self, used: impl Fn(&Arc<SharedMap>) -> bool) {
+        let idle: Vec<usize> =
+            (0..self.all.len()).filter(|&i| self.all.get(i).is_some_and(|f| !used(&f.agent.shared))).collect();
+        for index in idle.iter().rev().skip(IDLE) {
+            self.all.remove(*index);
+        }
+        let mut hearts = self.hearts.lock().unwrap_or_else(PoisonError::into_inner);
+        hearts.retain(|h| h.strong_count() > 0);
     }
 
     /// Banks that are claimed, of families whose bell has rung: where, which, and by which process.
@@ -87,7 +110,7 @@ impl Families {
         let (hearts, stop) = (self.hearts.clone(), self.stop.clone());
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                for shared in hearts.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                for shared in hearts.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
                     shared.header().heartbeat.fetch_add(1, Ordering::Relaxed);
                 }
                 std::thread::sleep(HEARTBEAT);

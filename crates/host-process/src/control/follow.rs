@@ -8,7 +8,7 @@ use super::mail::Mail;
 use super::member::Member;
 use super::ptrace::{self, Stop};
 use super::trace::Trace;
-use super::{HostError, Result, process};
+use super::{HostError, Result, maps, process};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use sync::primitive::Ordering;
@@ -30,6 +30,11 @@ pub(crate) fn exec(trace: &mut Trace, member: usize, mail: Mail, pid: i32, tid: 
         mail.resume();
         let path = path.display();
         trace.say(format!("process {pid} executes {path}, which changes its user: tracing it would take that away, so it is not followed"));
+        return Ok(());
+    }
+    if !maps::has_file(tid, mail.shared.file()) {
+        mail.resume();
+        trace.say("a child in another pid namespace executes a program: it is not followed".into());
         return Ok(());
     }
     let options = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD;

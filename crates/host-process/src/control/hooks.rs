@@ -1,8 +1,9 @@
 //! The host's own probes in a target: what keeps breakpoints and return probes right.
 
-use super::objects::{Mapped, Objects};
+use super::objects::{Cache, Mapped, Objects};
 use crate::abi::action;
 use isa::x86::{Exit, exits};
+use std::sync::Arc;
 use symbols::{Libc, UnwinderStatus};
 
 /// System calls whose sites are guarded always: they change what happens to `SIGTRAP`, or forbid system calls.
@@ -19,7 +20,7 @@ const GUARDED: [i64; 9] = [
 ];
 
 /// What the probes of a trace need.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Needs {
     /// There are return probes.
     pub(crate) returns: bool,
@@ -29,35 +30,43 @@ pub(crate) struct Needs {
     pub(crate) sandbox: bool,
 }
 
-/// Where hooks belong in the objects that are mapped: addresses and [`action`] words.
-pub(crate) fn wanted(objects: &Objects, needs: Needs) -> Vec<(u64, u64)> {
-    let mut found = Vec::new();
+/// Where hooks belong in the objects that are mapped: addresses and [`action`] words. A file is searched once.
+pub(crate) fn wanted(objects: &Objects, needs: Needs, cache: &mut Cache) -> Vec<(u64, u64)> {
     let seccomp = |o: &Mapped| o.base_name().starts_with("libseccomp.so");
     let needs = Needs { sandbox: objects.all.iter().any(seccomp), ..needs };
+    let mut found = Vec::new();
     for object in &objects.all {
-        let mut add = |vaddr: u64, data: u64| found.push((object.to_target(vaddr), data));
-        for site in guarded(object, needs) {
-            add(site, action::GUARD);
-        }
-        if object.object.libc() == Some(Libc::Musl) {
-            waiting_functions(object, &mut add);
-        }
-        if let Some(notify) = object.object.dynamic_linker_notify() {
-            add(notify, action::OBJECTS);
-        }
-        if needs.returns {
-            unwinders(object, &mut add);
-        }
+        let in_file = cache.hooks.entry((object.file, needs)).or_insert_with(|| Arc::new(search(object, needs)));
+        found.extend(in_file.iter().map(|&(vaddr, data)| (object.to_target(vaddr), data)));
     }
     found.sort_unstable();
     found.dedup();
     found
 }
 
+/// Where hooks belong in a file, by its own addresses.
+fn search(object: &Mapped, needs: Needs) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    let mut add = |vaddr: u64, data: u64| found.push((vaddr, data));
+    for site in guarded(object, needs) {
+        add(site, action::GUARD);
+    }
+    if object.object.libc() == Some(Libc::Musl) {
+        waiting_functions(object, &mut add);
+    }
+    if let Some(notify) = object.object.dynamic_linker_notify() {
+        add(notify, action::OBJECTS);
+    }
+    if needs.returns {
+        unwinders(object, &mut add);
+    }
+    found
+}
+
 fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
     let mut numbers: Vec<u32> = GUARDED.iter().map(|&n| n as u32).collect();
     if needs.returns {
-        numbers.push(libc::SYS_exit as u32);
+        numbers.extend([libc::SYS_exit as u32, libc::SYS_exit_group as u32]);
     }
     if needs.exec {
         numbers.extend([libc::SYS_execve as u32, libc::SYS_execveat as u32]);

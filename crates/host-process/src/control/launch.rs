@@ -14,11 +14,17 @@ pub(crate) fn held(command: &[OsString]) -> Result<Child> {
     let failed = |why: String| HostError::Launch { command: program.to_string_lossy().into_owned(), why };
     let mut prepared = Command::new(program);
     prepared.args(args);
-    // SAFETY: between fork and exec only one system call is made.
+    // SAFETY: between fork and exec only system calls are made, on memory of this frame.
     unsafe {
-        prepared.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
+        prepared.pre_exec(|| {
+            // Its stop at the start is a SIGTRAP.
+            let mut set: libc::sigset_t = core::mem::zeroed();
+            libc::sigaddset(&raw mut set, libc::SIGTRAP);
+            libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, core::ptr::null_mut());
+            match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
         });
     }
     let child = prepared.spawn().map_err(|e| failed(reason(&e)))?;
@@ -30,6 +36,12 @@ pub(crate) fn held(command: &[OsString]) -> Result<Child> {
     // If we die before we let it go, it must not stay behind, stopped.
     ptrace::set_options(pid, libc::PTRACE_O_EXITKILL)?;
     Ok(child)
+}
+
+/// Whether this thread blocks `SIGTRAP`, and a command that it starts would.
+pub(crate) fn blocks_trap() -> bool {
+    let own = std::process::id().cast_signed();
+    super::process::blocked_signals(own, own) & (1 << (libc::SIGTRAP - 1)) != 0
 }
 
 fn reason(error: &std::io::Error) -> String {

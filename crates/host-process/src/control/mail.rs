@@ -28,6 +28,17 @@ impl Mail {
     }
 }
 
+impl Mail {
+    /// Waits until the agent has read that it may go on: its mailbox is about to be wiped.
+    pub(crate) fn wait_for_end(&self) {
+        let Some(bank) = self.shared.bank(self.bank) else { return };
+        let start = Instant::now();
+        while bank.mailbox.lock.load(Ordering::Acquire) != 0 && start.elapsed() < Duration::from_secs(1) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
 impl Remote for Mail {
     fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
         let Some(bank) = self.shared.bank(self.bank) else { return Err(HostError::Gone { pid: self.pid }) };

@@ -61,9 +61,15 @@ impl From<MemoryMap> for Mapping {
 ///
 /// When the process has gone or may not be looked at.
 pub(crate) fn mappings(pid: i32) -> Result<Vec<Mapping>> {
-    let maps = Process::new(pid).and_then(|p| p.maps());
+    let maps = Process::new_with_root(super::process::folder(pid)).and_then(|p| p.maps());
     let maps = maps.map_err(|e| process_error(pid, "read the mappings", e))?;
     Ok(maps.into_iter().map(Mapping::from).collect())
+}
+
+/// Whether `pid` maps the file with this device and inode. A number that a target tells us is not believed before: it
+/// may be another process's, in another namespace or by intent.
+pub(crate) fn has_file(pid: i32, file: (i32, i32, u64)) -> bool {
+    mappings(pid).is_ok_and(|maps| maps.iter().any(|m| m.file == file))
 }
 
 /// What an error of `/proc` means.

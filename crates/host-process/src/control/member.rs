@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn needs(&self) -> Needs {
+    pub(crate) fn needs(&self) -> Needs {
         let returns = self.definitions.iter().any(|d| matches!(d.kind, events::Kind::Return { .. }));
         Needs { returns, exec: self.follow, sandbox: false }
     }
@@ -146,9 +146,9 @@ impl Member {
 
     /// Places everything for the first time, while thread `held` makes system calls for us: the guards, then whatever
     /// they come too late for is put right, then the events.
-    pub(crate) fn begin(&mut self, plan: &Plan, held: i32) -> Result<Vec<News>> {
+    pub(crate) fn begin(&mut self, plan: &Plan, held: i32, cache: &mut Cache) -> Result<Vec<News>> {
         let mut news = Vec::new();
-        self.place_hooks(plan, &mut news)?;
+        self.place_hooks(plan, cache, &mut news)?;
         settle::unblock(&self.target, held)?;
         if let Some(mut remote) = self.target.set_remote(None) {
             let scratch = self.target.home(offset_of!(Home, scratch));
@@ -161,9 +161,9 @@ impl Member {
 
     /// Places what can be placed now: hooks of our own first, then events. To be called while somebody makes system
     /// calls for us in the target, and whenever its objects have changed.
-    pub(crate) fn place(&mut self, plan: &Plan) -> Result<Vec<News>> {
+    pub(crate) fn place(&mut self, plan: &Plan, cache: &mut Cache) -> Result<Vec<News>> {
         let mut news = Vec::new();
-        self.place_hooks(plan, &mut news)?;
+        self.place_hooks(plan, cache, &mut news)?;
         self.place_events(plan, &mut news)?;
         Ok(news)
     }
@@ -247,9 +247,9 @@ impl Member {
     }
 
     /// Places the host's own probes, which protect the others.
-    pub(crate) fn place_hooks(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<()> {
+    pub(crate) fn place_hooks(&mut self, plan: &Plan, cache: &mut Cache, news: &mut Vec<News>) -> Result<()> {
         let known = |key: &(u64, u64)| self.hooks.contains_key(key) || self.refused_hooks.contains(&key.0);
-        let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, plan.needs());
+        let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, plan.needs(), cache);
         wanted.retain(|key| !known(key));
         while !wanted.is_empty() {
             let request = |&(address, data): &(u64, u64)| Request {

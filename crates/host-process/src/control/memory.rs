@@ -18,7 +18,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn open(pid: i32) -> Result<Self> {
-        let path = format!("/proc/{pid}/mem");
+        let path = super::process::folder(pid).join("mem");
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => HostError::NoProcess { pid },

@@ -1,6 +1,7 @@
 //! The objects that are mapped in a target: its program and its libraries, with their symbols.
 
 use super::Result;
+use super::hooks::Needs;
 use super::maps::{Mapping, mappings};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,8 +13,15 @@ use symbols::{Function, Object};
 /// ELF files that were read, by device and inode: processes of one trace mostly share them.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
-    files: HashMap<(i32, i32, u64), Option<Arc<Object>>>,
+    files: HashMap<FileId, Option<Arc<Object>>>,
+    /// Where the host's own probes belong in a file: addresses of the file, and what to do there.
+    pub(crate) hooks: HashMap<(FileId, Needs), Arc<Vec<Hook>>>,
 }
+
+/// Device and inode.
+pub(crate) type FileId = (i32, i32, u64);
+/// Where a probe of the host's own belongs, and the action word of it.
+pub(crate) type Hook = (u64, u64);
 
 /// An object as it is mapped.
 #[derive(Clone, Debug)]
@@ -26,6 +34,8 @@ pub struct Mapped {
     pub bias: u64,
     /// Its executable mappings.
     pub code: Vec<Range<u64>>,
+    /// Its file.
+    pub(crate) file: FileId,
 }
 
 impl Mapped {
@@ -101,7 +111,7 @@ impl Objects {
             }
             let Some(object) = cache.object(pid, mapping, &path) else { continue };
             let Some(bias) = bias(&object, mapping) else { continue };
-            all.push(Mapped { path, object, bias, code: vec![range] });
+            all.push(Mapped { path, object, bias, code: vec![range], file: mapping.file });
         }
         all.sort_by_key(|o| Path::new(&o.path) != program);
         Ok(Self { all })

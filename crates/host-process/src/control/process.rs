@@ -26,6 +26,23 @@ pub fn is_alive(pid: i32) -> bool {
     !status.state.starts_with(['Z', 'X']) || threads(pid).into_iter().any(|tid| tid != pid && thread_lives(tid))
 }
 
+/// Where `/proc` shows a process's memory: the main thread's folder, or another's when the main thread has ended.
+pub(crate) fn folder(pid: i32) -> PathBuf {
+    let main = PathBuf::from(format!("/proc/{pid}"));
+    if state(pid, pid) != Some('Z') {
+        return main;
+    }
+    let lives = |tid: &i32| state(pid, *tid).is_some_and(|s| !matches!(s, 'Z' | 'X'));
+    threads(pid).into_iter().find(lives).map_or(main, |tid| PathBuf::from(format!("/proc/{pid}/task/{tid}")))
+}
+
+/// A thread's state, as `/proc/PID/task/TID/stat` has it.
+pub(crate) fn state(pid: i32, tid: i32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    // The name before it is in parentheses and may hold anything.
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
 /// Tells when a process ends: when its last thread has, whichever that is.
 #[derive(Debug)]
 pub(crate) struct Life {
@@ -112,7 +129,7 @@ fn signal_set(pid: i32, tid: i32, field: &str) -> u64 {
 /// The program that a process runs, also when its file was deleted.
 #[must_use]
 pub fn executable(pid: i32) -> PathBuf {
-    PathBuf::from(format!("/proc/{pid}/exe"))
+    folder(pid).join("exe")
 }
 
 /// Refuses a process that may not or should not be traced; says which rule.
@@ -122,11 +139,7 @@ pub fn executable(pid: i32) -> PathBuf {
 /// The rule.
 pub(crate) fn check(pid: i32) -> Result<()> {
     let status = status(pid)?;
-    if status.state.starts_with(['Z', 'X']) {
-        if is_alive(pid) {
-            let what = "its main thread has ended, and the kernel shows nothing of the others' memory (/proc/PID/maps)";
-            return Err(HostError::Unexpected { pid, what: what.into() });
-        }
+    if !is_alive(pid) {
         return Err(HostError::Gone { pid });
     }
     if pid == std::process::id().cast_signed() {

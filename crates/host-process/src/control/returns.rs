@@ -15,6 +15,9 @@ use symbols::UnwinderStatus;
 
 /// Chooses the scheme for a function.
 pub(crate) fn scheme(objects: &Objects, function: &Function) -> Result<ReturnScheme, Error> {
+    if let Some(why) = never(objects, function.start) {
+        return Err(Error::NoReturns { address: function.start, why });
+    }
     let Some(why) = why_not_stubs(objects, function.start) else { return Ok(ReturnScheme::Stub) };
     let refused = |reason: String| Error::NoReturns { address: function.start, why: format!("{why}, and {reason}") };
     let found = exits(&function.code, function.start);
@@ -35,9 +38,52 @@ pub(crate) fn scheme(objects: &Objects, function: &Function) -> Result<ReturnSch
     Ok(ReturnScheme::Sites(sites, why))
 }
 
+/// Functions that return more than once from one call: the second return would find the first one's instance gone.
+const TWICE: [&str; 14] = [
+    "vfork",
+    "__vfork",
+    "__libc_vfork",
+    "setjmp",
+    "_setjmp",
+    "__setjmp",
+    "sigsetjmp",
+    "__sigsetjmp",
+    "savectx",
+    "getcontext",
+    "__getcontext",
+    "clone",
+    "__clone",
+    "__clone_internal",
+];
+/// Functions that look at their own return address.
+const LOOKING: [&str; 8] =
+    ["dlsym", "dlvsym", "dlopen", "dlmopen", "__libc_dlsym", "__libc_dlopen_mode", "dl_iterate_phdr", "_dl_addr"];
+
+/// Why no return of the function at `address` can be probed at all.
+fn never(objects: &Objects, address: u64) -> Option<String> {
+    let object = objects.at(address)?;
+    if object.to_file(address) == object.object.entry() {
+        return Some("it is where the program begins: it has no caller".into());
+    }
+    let twice = names(object, address).find(|n| TWICE.contains(n))?;
+    Some(format!("`{twice}` can return more than once from one call"))
+}
+
+/// The names of the function at `address`.
+fn names(object: &Mapped, address: u64) -> impl Iterator<Item = &str> {
+    let vaddr = object.to_file(address);
+    let functions = object.object.functions();
+    let first = functions.partition_point(|f| f.addr < vaddr);
+    let same = functions.get(first..).unwrap_or_default().iter().take_while(move |f| f.addr == vaddr);
+    same.map(symbols::Function::name)
+}
+
 fn why_not_stubs(objects: &Objects, address: u64) -> Option<String> {
     if objects.at(address).is_some_and(|o| o.object.is_go()) {
         return Some("Go moves its stacks, so return addresses must stay true".into());
+    }
+    if let Some(name) = objects.at(address).and_then(|o| names(o, address).find(|n| LOOKING.contains(n))) {
+        return Some(format!("`{name}` looks at its return address to learn who calls it"));
     }
     objects.all.iter().find_map(unhookable)
 }

@@ -76,16 +76,27 @@ fn forget_probes(memory: &Memory, home: u64) -> Result<()> {
     Ok(())
 }
 
-/// Restores the text of every process that shares the mapping with inode `inode` and is not in `known`: children that
-/// were forked from a traced process and not followed. What cannot be reached is left as it is: its probes count
-/// nothing and harm nothing.
-pub(crate) fn scrub_family(device: (i32, i32, u64), known: &[i32]) {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return };
-    let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    for pid in pids.filter(|p| !known.contains(p) && *p != std::process::id().cast_signed()) {
-        let Ok(maps) = mappings(pid) else { continue };
-        let Some(shared) = maps.iter().find(|m| m.file == device) else { continue };
-        let _ = scrub_child(pid, shared.start);
+/// Restores the text of every process that maps one of `files` and is not in `known`: children that were forked from a
+/// traced process and not followed. Looks again until nothing new is found, since they may fork meanwhile. What cannot be
+/// reached is left as it is: its probes count nothing and harm nothing.
+pub(crate) fn scrub_families(files: &[(i32, i32, u64)], known: &[i32]) {
+    const PASSES: usize = 5;
+    let mut done: Vec<i32> = known.to_vec();
+    done.push(std::process::id().cast_signed());
+    for _ in 0..PASSES {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return };
+        let pids = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        let before = done.len();
+        for pid in pids.filter(|p| !done.contains(p)).collect::<Vec<_>>() {
+            let Ok(maps) = mappings(pid) else { continue };
+            for shared in maps.iter().filter(|m| files.contains(&m.file)) {
+                let _ = scrub_child(pid, shared.start);
+                done.push(pid);
+            }
+        }
+        if done.len() == before {
+            return;
+        }
     }
 }
 

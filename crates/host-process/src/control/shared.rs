@@ -5,6 +5,7 @@ use crate::abi::{Bank, Shared, shared_bytes};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 /// The shared mapping.
 ///
@@ -17,6 +18,8 @@ pub(crate) struct SharedMap {
     base: *const Shared,
     bytes: usize,
     banks: usize,
+    /// Device and inode, as `/proc/PID/maps` shows them.
+    file: (i32, i32, u64),
 }
 
 // SAFETY: the pointer is to a shared mapping that no thread owns; all access is through atomics.
@@ -34,8 +37,15 @@ impl SharedMap {
         if base == libc::MAP_FAILED {
             return Err(HostError::io("map the memory shared with the target", io::Error::last_os_error()));
         }
+        let data = file.metadata().map_err(|e| HostError::io("look at the shared memory", e))?;
+        let file = (libc::major(data.dev()) as i32, libc::minor(data.dev()) as i32, data.ino());
         // INVARIANT: just mapped, with this size; unmapped only in `drop`.
-        Ok(Self { base: base.cast_const().cast(), bytes, banks })
+        Ok(Self { base: base.cast_const().cast(), bytes, banks, file })
+    }
+
+    /// Device and inode, as `/proc/PID/maps` shows them.
+    pub(crate) fn file(&self) -> (i32, i32, u64) {
+        self.file
     }
 
     pub(crate) fn header(&self) -> &Shared {

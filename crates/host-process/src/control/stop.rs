@@ -27,7 +27,7 @@ const ALL_BUT_SIGTRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// How long a thread may take to stop: one in an uninterruptible sleep does not.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a thread is stopped anew because of a pending `SIGTRAP`.
 const ATTEMPTS: usize = 10_000;
 
@@ -81,7 +81,9 @@ impl Held {
     /// Stops some thread of a running process.
     pub(crate) fn any(pid: i32) -> Result<Self> {
         let mut threads = process::threads(pid);
-        threads.sort_by_key(|&tid| tid != pid);
+        // One that sleeps uninterruptibly does not stop.
+        let sleeps = |tid: i32| matches!(process::state(pid, tid), Some('D' | 'Z' | 'X') | None);
+        threads.sort_by_key(|&tid| (sleeps(tid), tid != pid));
         let mut last = HostError::NoProcess { pid };
         for tid in threads {
             match Self::thread(pid, tid) {

@@ -7,7 +7,7 @@ use super::objects::Objects;
 use super::returns;
 use super::stop::{Held, Remote};
 use super::{HostError, Result};
-use crate::abi::{ARENAS, Arena, BUCKETS, Home, MEMFD_NAME, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
+use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
 use hit::{Probe, Site};
 use isa::x86::{self, Privilege, Verdict};
@@ -158,14 +158,17 @@ impl Target {
         self.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0]).map(drop)
     }
 
-    /// Whether `address` is in the agent's own memory.
+    /// Whether `address` is in the agent's own memory: in one of its areas, or near its code in no file's mapping.
     fn is_ours(&self, address: u64) -> bool {
-        let name = format!("/memfd:{MEMFD_NAME}");
+        const IMAGE: u64 = 0x10000;
+        let gadget = self.memory.word(self.home(offset_of!(Home, gadget))).unwrap_or(0);
+        let anonymous = || {
+            let maps = mappings(self.pid).unwrap_or_default();
+            maps.iter().any(|m| m.contains(address) && m.file.2 == 0)
+        };
         self.arenas.iter().any(|&(base, size, _)| (base..base + size).contains(&address))
-            || mappings(self.pid)
-                .is_ok_and(|maps| maps.iter().any(|m| m.contains(address) && m.file_path().is_some_and(|p| p == name)))
             || (self.agent.home..self.agent.home + size_of::<Home>() as u64).contains(&address)
-            || self.memory.word(self.home(offset_of!(Home, gadget))).is_ok_and(|g| g.abs_diff(address) < 0x10000)
+            || gadget.abs_diff(address) < IMAGE && anonymous()
     }
 
     fn place<T>(

@@ -15,8 +15,8 @@ use super::objects::{Cache, Objects};
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::Tally;
-use super::{HostError, Result, depart, follow, launch, process, scrub, settle};
-use crate::abi::{self, event, mail as state};
+use super::{HostError, Result, depart, follow, hooks, launch, maps, process, scrub, settle};
+use crate::abi::{event, mail as state};
 use events::Definition;
 use std::ffi::OsString;
 use std::process::Child;
@@ -88,11 +88,15 @@ pub struct Trace {
     families: Families,
     /// The command that was started for this trace.
     launched: Option<i32>,
+    /// It inherits a mask with `SIGTRAP` in it.
+    inherits_block: bool,
     /// Banks of processes that cannot be worked with, or have gone: only their counts and records are read.
     strangers: Vec<Stranger>,
     cache: Cache,
     tallies: Vec<Tally>,
     records: Vec<Record>,
+    /// The time stamp counter when the rings began to be read last: older records are all out.
+    horizon: u64,
     notices: Vec<Notice>,
     /// Converts the records' time stamps.
     pub clock: Clock,
@@ -110,9 +114,11 @@ impl Trace {
             cache: Cache::default(),
             families: Families::default(),
             launched: None,
+            inherits_block: false,
             strangers: Vec::new(),
             tallies,
             records: Vec::new(),
+            horizon: 0,
             notices: Vec::new(),
             clock: Clock::start(),
         }
@@ -127,6 +133,7 @@ impl Trace {
         let mut child = launch::held(command)?;
         let pid = child.id().cast_signed();
         self.launched = Some(pid);
+        self.inherits_block = launch::blocks_trap();
         let entered = self.enter_held(pid, pid);
         if entered.is_err() {
             let _ = child.kill();
@@ -143,6 +150,9 @@ impl Trace {
     pub fn attach(&mut self, pid: i32) -> Result<()> {
         process::check(pid)?;
         process::read_program(pid)?;
+        // Files are read before a thread is held, so that it stands still for as short a time as can be.
+        let objects = Objects::read(pid, &mut self.cache)?;
+        hooks::wanted(&objects, self.plan.needs(), &mut self.cache);
         let held = Held::any(pid)?;
         self.enter(held, pid, true)
     }
@@ -164,11 +174,11 @@ impl Trace {
         }
         agent.shared.header().listening.store(1, Ordering::Release);
         self.families.add(agent);
-        if held.unblock_trap() {
+        if held.unblock_trap() || core::mem::take(&mut self.inherits_block) {
             settle::note_blocked(&member.target, tid)?;
         }
         member.target.set_remote(Some(Box::new(held)));
-        let placed = member.begin(&self.plan, tid);
+        let placed = member.begin(&self.plan, tid, &mut self.cache);
         let refused = |news: &Vec<News>| news.iter().any(|n| matches!(n, News::Failed(..)));
         // An event that cannot be placed before anything has run is the user's error.
         let failed = placed.as_ref().map_or(true, |news| self.members.is_empty() && refused(news));
@@ -233,11 +243,19 @@ impl Trace {
                 continue;
             }
             let shared = agent.shared.clone();
-            match Member::fork(agent, pid, bank, &self.plan, &mut self.cache) {
-                Ok(child) => self.members.push(child),
-                Err(_) => {
-                    let objects = Arc::new(Objects::read(pid, &mut self.cache).unwrap_or_default());
-                    self.strangers.push(Stranger { shared, bank, pid, objects });
+            // The number comes from the target: it must name a process that shares this memory.
+            let proved = maps::has_file(pid, shared.file());
+            let child = proved.then(|| Member::fork(agent, pid, bank, &self.plan, &mut self.cache));
+            match child {
+                Some(Ok(child)) => self.members.push(child),
+                _ => {
+                    let objects = if proved {
+                        Objects::read(pid, &mut self.cache).unwrap_or_default()
+                    } else {
+                        Objects::default()
+                    };
+                    let pid = if proved || !process::is_alive(pid) { Some(pid) } else { None };
+                    self.strangers.push(Stranger { shared, bank, pid, objects: Arc::new(objects) });
                 }
             }
         }
@@ -258,7 +276,7 @@ impl Trace {
         }
         let (bank, starting) = (member.bank, !member.complete);
         member.target.set_remote(Some(Box::new(mail)));
-        let placed = member.refresh(&mut self.cache).and_then(|()| member.place(&self.plan));
+        let placed = member.refresh(&mut self.cache).and_then(|()| member.place(&self.plan, &mut self.cache));
         drop(member.target.set_remote(None));
         let refused = placed.as_ref().is_ok_and(|news| news.iter().any(|n| matches!(n, News::Failed(..))));
         let fatal = refused && starting && self.launched == Some(pid);
@@ -289,13 +307,16 @@ impl Trace {
             "process {pid} installs a seccomp filter, which could end it for a system call that a probe needs: its probes \
              were removed before"
         ));
-        Mail { pid, shared, bank }.resume();
+        let mail = Mail { pid, shared, bank };
+        mail.resume();
+        mail.wait_for_end();
         self.leave(index);
         departed.map(drop)
     }
 
     /// Moves records from the rings to our own memory.
     fn collect(&mut self) {
+        self.horizon = Clock::counter();
         for member in &self.members {
             let shared = &member.target.agent.shared;
             if let Some(bank) = shared.bank(member.bank) {
@@ -318,7 +339,12 @@ impl Trace {
         while let Some(index) = self.members.iter().position(gone) {
             self.leave(index);
         }
-        while let Some(index) = self.strangers.iter().position(|s| !process::is_alive(s.pid)) {
+        let (members, strangers) = (&self.members, &self.strangers);
+        self.families.prune(|shared| {
+            members.iter().any(|m| Arc::ptr_eq(&m.target.agent.shared, shared))
+                || strangers.iter().any(|s| Arc::ptr_eq(&s.shared, shared))
+        });
+        while let Some(index) = self.strangers.iter().position(|s| s.pid.is_some_and(|pid| !process::is_alive(pid))) {
             let stranger = self.strangers.remove(index);
             self.harvest(&stranger.shared, stranger.bank, &stranger.objects);
         }
@@ -365,6 +391,20 @@ impl Trace {
         core::mem::take(&mut self.records)
     }
 
+    /// The time stamp counter before which all records have been collected, but for those of a thread that was
+    /// interrupted while it wrote one.
+    #[must_use]
+    pub fn horizon(&self) -> u64 {
+        self.horizon
+    }
+
+    /// The base names of what is mapped in the first traced process.
+    #[must_use]
+    pub fn mapped(&self) -> Vec<String> {
+        let objects = self.members.first().map(|m| &m.target.objects.all);
+        objects.into_iter().flatten().map(|o| o.base_name().to_owned()).collect()
+    }
+
     /// The notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         core::mem::take(&mut self.notices)
@@ -384,7 +424,6 @@ impl Trace {
     /// The first failure; the other processes are freed nevertheless.
     pub fn detach(&mut self) -> Result<()> {
         let mut result = Ok(());
-        let family = self.members.first().and_then(|m| family(m.pid()));
         for member in &mut self.members {
             let removed = member.remove_probes();
             let shared = &member.target.agent.shared;
@@ -397,11 +436,12 @@ impl Trace {
             }
         }
         let known: Vec<i32> = self.members.iter().map(Member::pid).collect();
-        if let Some(family) = family {
-            scrub::scrub_family(family, &known);
-        }
+        scrub::scrub_families(self.families.files(), &known);
         while !self.members.is_empty() {
             self.leave_detached();
+        }
+        for stranger in core::mem::take(&mut self.strangers) {
+            self.harvest(&stranger.shared, stranger.bank, &stranger.objects);
         }
         result
     }
@@ -450,17 +490,11 @@ impl Trace {
 struct Stranger {
     shared: Arc<SharedMap>,
     bank: usize,
-    pid: i32,
+    /// `None`: not a process of this name space, or not the one that it says it is. Nobody knows when it ends.
+    pid: Option<i32>,
     objects: Arc<Objects>,
 }
 
 fn mailbox_state(member: &Member) -> Option<u32> {
     Some(member.target.agent.shared.bank(member.bank)?.mailbox.state.load(Ordering::Acquire))
-}
-
-/// Device and inode of the mapping that a traced process shares with its children.
-fn family(pid: i32) -> Option<(i32, i32, u64)> {
-    let name = format!("/memfd:{}", abi::MEMFD_NAME);
-    let maps = super::maps::mappings(pid).ok()?;
-    maps.into_iter().find(|m| m.file_path().is_some_and(|p| p == name)).map(|m| m.file)
 }

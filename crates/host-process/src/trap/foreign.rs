@@ -11,6 +11,9 @@ use sync::primitive::Ordering;
 const SIG_DFL: u64 = 0;
 const SIG_IGN: u64 = 1;
 const SA_RESETHAND: u64 = 0x8000_0000;
+const SA_NODEFER: u64 = 0x4000_0000;
+/// `si_code` of a breakpoint instruction (`SI_KERNEL`): the saved rip is behind it.
+const SI_KERNEL: i32 = 0x80;
 const SIG_SETMASK: u64 = 2;
 /// `si_code` values above 0 are the kernel's: a real exception, which cannot be ignored (`force_sig`).
 const SENT_BY_KERNEL: i32 = 0;
@@ -43,9 +46,18 @@ pub(crate) fn deliver(
             // SAFETY: the program gave this address to the kernel as its handler for this very signal: the kernel would
             // call it with the same three arguments.
             let handler: Handler = unsafe { core::mem::transmute(address as *const ()) };
-            let before = set_mask(frame.mask() | action[3] & !super::SIGTRAP_BIT);
+            let mask = frame.mask() | action[3] & !super::SIGTRAP_BIT;
+            // The program expects its handler not to be interrupted by another SIGTRAP, unless it said otherwise.
+            let deferred = action[1] & SA_NODEFER == 0 && !blocked::is(memory, tid);
+            if deferred {
+                blocked::set(memory, tid, true);
+            }
+            let before = set_mask(mask);
             handler(signal, info, context);
             set_mask(before);
+            if deferred {
+                blocked::set(memory, tid, false);
+            }
         }
     }
 }
@@ -56,7 +68,7 @@ fn die(code: i32, frame: &mut SignalFrame) {
     let mut regs = frame.registers();
     if code > SENT_BY_KERNEL {
         // Run the breakpoint again, with nobody to handle it.
-        regs.rip = regs.rip.wrapping_sub(1);
+        regs.rip = if code == SI_KERNEL { regs.rip.wrapping_sub(1) } else { regs.rip };
         return frame.set_registers(&regs);
     }
     // SAFETY: these calls have no memory arguments.

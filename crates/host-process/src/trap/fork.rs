@@ -10,6 +10,8 @@ use crate::abi::{Bank, FLAG_FOLLOW, NO_BANK, Shared};
 use cpu::{nr, syscall};
 use sync::primitive::Ordering;
 
+/// `kcmp(2)`: do two processes share their memory?
+const KCMP_VM: u64 = 1;
 /// [`Identity::bank`](crate::abi::Identity::bank) while a thread sets the identity up.
 const BUSY: u64 = u64::MAX - 1;
 /// [`Identity::pid`](crate::abi::Identity::pid) of a child whose hits nobody wants: it makes no system call for them,
@@ -48,9 +50,16 @@ fn is_followed(memory: Memory) -> bool {
 }
 
 /// A bank for this process, and its id.
+///
+/// It may be a `vfork` child of a process that has not hit a probe itself: the memory, and with it the identity, is its
+/// parent's.
 fn claim_own(memory: Memory) -> (u64, u64) {
-    // SAFETY: `getpid` has no argument.
-    let pid = unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned();
+    // SAFETY: these calls have no memory argument.
+    let (own, parent) =
+        unsafe { (syscall(nr::GETPID, [0; 6]).cast_unsigned(), syscall(nr::GETPPID, [0; 6]).cast_unsigned()) };
+    // SAFETY: as above.
+    let same = unsafe { syscall(nr::KCMP, [own, parent, KCMP_VM, 0, 0, 0]) } == 0;
+    let pid = if same { parent } else { own };
     (claim(memory, pid).unwrap_or(NO_BANK), pid)
 }
 

@@ -10,8 +10,8 @@
 //! * `rt_sigprocmask`: carried out on the mask that the kernel restores when our handler returns; what the thread
 //!   believes of `SIGTRAP` is kept beside ([`blocked`]).
 //! * `rt_sigsuspend`, `ppoll`, `pselect6`, `epoll_pwait`, `epoll_pwait2`: wait under a mask of their own, and other
-//!   signals' handlers run under it. The bit for `SIGTRAP` is cleared in the caller's set.
-//! * `seccomp`, `prctl(PR_SET_SECCOMP)`: the filter might end the process for a system call of ours, so the tool takes
+//!   signals' handlers run under it. The bit for `SIGTRAP` is cleared in the caller's set, or in a copy of it.
+//! * `seccomp`, `prctl(PR_SET_SECCOMP)`, syscall user dispatch: the filter might end the process for a system call of ours, so the tool takes
 //!   the probes out before it is installed.
 //! * `exit`: the thread's return probes are accounted for. `execve`, `execveat`: the tool is told, if it follows.
 //!
@@ -21,7 +21,7 @@ use super::host::TrapHost;
 use super::memory::{read, read_word, write};
 use super::start::{SigAction, sigaction};
 use super::{SIGTRAP, SIGTRAP_BIT, blocked, mailbox};
-use crate::abi::{FLAG_FOLLOW, event};
+use crate::abi::{Detour, FLAG_FOLLOW, event};
 use cpu::nr;
 use hit::Next;
 use isa::x86::Regs;
@@ -37,6 +37,9 @@ const SYSCALL_BYTES: u64 = 2;
 const SET_BYTES: u64 = 8;
 const SIGNALS: u64 = 64;
 const PR_SET_SECCOMP: u64 = 22;
+const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
+/// The bits of an `int`.
+const INT: u64 = 0xffff_ffff;
 /// `SECCOMP_SET_MODE_STRICT` is 0; other operations only ask.
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 /// The current folder, as `openat` and its like take it.
@@ -55,29 +58,87 @@ const R11: usize = 11;
 /// A guarded `syscall` instruction at `regs.rip` is about to run.
 pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
     let [number, first, second, third, fourth, fifth, sixth] = [RAX, RDI, RSI, RDX, R10, R8, R9].map(|r| regs.gpr[r]);
+    // The kernel takes these as `int`.
+    let (signal, how) = (first & INT, first & INT);
     match number {
-        nr::RT_SIGACTION if fourth == SET_BYTES => match action(host, first, second, third) {
+        nr::RT_SIGACTION if fourth == SET_BYTES => match action(host, signal, second, third) {
             Some(result) => done(host, regs, result),
             None => Next::Step,
         },
         nr::RT_SIGPROCMASK if fourth == SET_BYTES => {
-            let result = change_mask(host, first, second, third);
+            let result = change_mask(host, how, second, third);
             done(host, regs, result)
         }
-        nr::RT_SIGSUSPEND => clear_bit(host, first),
-        nr::PPOLL => clear_bit(host, fourth),
-        nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => clear_bit(host, fifth),
-        nr::PSELECT6 if sixth != 0 => clear_bit(host, read_word(host.tid(), sixth).unwrap_or(0)),
+        nr::RT_SIGSUSPEND => wait(host, regs, RDI, first),
+        nr::PPOLL => wait(host, regs, R10, fourth),
+        nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => wait(host, regs, R8, fifth),
+        nr::PSELECT6 if sixth != 0 => wait(host, regs, R9, read_word(host.tid(), sixth).unwrap_or(0)),
         nr::EXIT => {
             hit::Host::returns(host).exit(host);
             Next::Step
         }
-        nr::PRCTL if first == PR_SET_SECCOMP => sandbox(host),
+        nr::EXIT_GROUP => {
+            // A vfork child leaves what it has called in its parent's memory.
+            if !host.is_own_process() {
+                hit::Host::returns(host).exit(host);
+            }
+            Next::Step
+        }
+        nr::PRCTL if first == PR_SET_SECCOMP || first == PR_SET_SYSCALL_USER_DISPATCH => sandbox(host),
         nr::SECCOMP if first <= SECCOMP_SET_MODE_FILTER => sandbox(host),
         nr::EXECVE => exec(host, AT_FDCWD, first),
         nr::EXECVEAT => exec(host, first, second),
         _ => Next::Step,
     }
+}
+
+/// A system call that waits under the mask at `set`, or a function that does; `register` points to it, or to the pair
+/// that `pselect6` takes. The set is cleared of `SIGTRAP` where it stands. If it cannot be written, the call is made from
+/// the agent's own `syscall` instruction with a cleared copy, and the register put right after ([`resume`]).
+fn wait(host: &TrapHost<'_>, regs: &mut Regs, register: usize, set: u64) -> Next {
+    let Some(mask) = read_word(host.tid(), set).filter(|mask| set != 0 && mask & SIGTRAP_BIT != 0) else {
+        return Next::Step;
+    };
+    let home = host.memory.home;
+    home.guarded.fetch_add(1, Ordering::Relaxed);
+    let cleared = mask & !SIGTRAP_BIT;
+    if write(host.tid(), set, &cleared.to_le_bytes()) {
+        return Next::Step;
+    }
+    let tid = host.tid();
+    let free = |d: &&Detour| d.tid.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    // One that the thread left by `longjmp` from a signal handler is its own still.
+    let old = home.detours.iter().find(|d| d.tid.load(Ordering::Relaxed) == tid);
+    let Some(detour) = old.or_else(|| home.detours.iter().find(free)) else { return Next::Step };
+    detour.resume.store(regs.rip.wrapping_add(SYSCALL_BYTES), Ordering::Relaxed);
+    detour.register.store(register as u64, Ordering::Relaxed);
+    detour.value.store(regs.gpr[register], Ordering::Relaxed);
+    detour.mask.store(cleared, Ordering::Relaxed);
+    detour.pointer.store((&raw const detour.mask) as u64, Ordering::Relaxed);
+    detour.size.store(SET_BYTES, Ordering::Relaxed);
+    let pair = register == R9;
+    regs.gpr[register] = if pair { (&raw const detour.pointer) as u64 } else { (&raw const detour.mask) as u64 };
+    regs.rip = home.gadget.load(Ordering::Relaxed);
+    Next::Redirected
+}
+
+/// The breakpoint behind the agent's `syscall` instruction: a thread comes back from the call that [`wait`] has sent
+/// there. False when it is none of those.
+pub(crate) fn resume(memory: super::Memory, regs: &mut Regs) -> bool {
+    let behind = memory.home.gadget.load(Ordering::Relaxed).wrapping_add(SYSCALL_BYTES);
+    if regs.rip.wrapping_sub(1) != behind {
+        return false;
+    }
+    // SAFETY: `gettid` has no argument and no effect.
+    let tid = unsafe { cpu::syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
+    let Some(detour) = memory.home.detours.iter().find(|d| d.tid.load(Ordering::Relaxed) == tid) else { return false };
+    if let Some(register) = regs.gpr.get_mut(detour.register.load(Ordering::Relaxed) as usize) {
+        *register = detour.value.load(Ordering::Relaxed);
+    }
+    regs.rip = detour.resume.load(Ordering::Relaxed);
+    regs.gpr[RCX] = regs.rip;
+    detour.tid.store(0, Ordering::Release);
+    true
 }
 
 /// The process is about to forbid itself system calls, ours among them: the tool takes the probes out first.
@@ -96,7 +157,12 @@ fn exec(host: &TrapHost<'_>, directory: u64, path: u64) -> Next {
 
 /// A function that waits under a mask was entered; `register` points to the set.
 pub(crate) fn check_mask(host: &TrapHost<'_>, register: u64, regs: &Regs) -> Next {
-    clear_bit(host, regs.gpr.get(register as usize).copied().unwrap_or(0))
+    let set = regs.gpr.get(register as usize).copied().unwrap_or(0);
+    if let Some(mask) = read_word(host.tid(), set).filter(|mask| set != 0 && mask & SIGTRAP_BIT != 0) {
+        write(host.tid(), set, &(mask & !SIGTRAP_BIT).to_le_bytes());
+        host.memory.home.guarded.fetch_add(1, Ordering::Relaxed);
+    }
+    Next::Step
 }
 
 /// The call has been made: the registers as `syscall` leaves them (Intel SDM: rcx = next rip, r11 = rflags).
@@ -110,24 +176,39 @@ fn done(host: &TrapHost<'_>, regs: &mut Regs, result: i64) -> Next {
 }
 
 /// `rt_sigaction`; `None`: let the kernel do it.
+///
+/// The kernel's action never masks `SIGTRAP`; whether the program's does is kept in [`Home::masked`].
+///
+/// [`Home::masked`]: crate::abi::Home::masked
 fn action(host: &TrapHost<'_>, signal: u64, new: u64, old: u64) -> Option<i64> {
     if signal == SIGTRAP {
         return Some(virtual_action(host, new, old));
     }
-    if new == 0 || signal == 0 || signal > SIGNALS {
+    if signal == 0 || signal > SIGNALS {
         return None;
     }
-    let mut wanted = read_action(host.tid(), new)?;
-    if wanted[3] & SIGTRAP_BIT == 0 {
+    let (masked, bit) = (&host.memory.home.masked, 1u64 << (signal - 1));
+    let had = masked.load(Ordering::Relaxed) & bit != 0;
+    let wanted = if new == 0 { None } else { Some(read_action(host.tid(), new)?) };
+    let wants = wanted.is_some_and(|w| w[3] & SIGTRAP_BIT != 0);
+    if !had && !wants {
         return None;
     }
-    wanted[3] &= !SIGTRAP_BIT;
+    let cleaned = wanted.map(|w| [w[0], w[1], w[2], w[3] & !SIGTRAP_BIT]);
     let mut before: SigAction = [0; 4];
-    let result = sigaction(signal, Some(&wanted), Some(&mut before));
-    if result == 0 && old != 0 && !write_action(host.tid(), old, &before) {
-        return Some(EFAULT);
+    let result = sigaction(signal, cleaned.as_ref(), Some(&mut before));
+    if result != 0 {
+        return Some(result);
     }
-    Some(result)
+    if wanted.is_some() {
+        if wants {
+            masked.fetch_or(bit, Ordering::Relaxed)
+        } else {
+            masked.fetch_and(!bit, Ordering::Relaxed)
+        };
+    }
+    before[3] |= if had { SIGTRAP_BIT } else { 0 };
+    Some(if old != 0 && !write_action(host.tid(), old, &before) { EFAULT } else { 0 })
 }
 
 /// `rt_sigaction(SIGTRAP)`, answered from the table.
@@ -135,7 +216,8 @@ fn virtual_action(host: &TrapHost<'_>, new: u64, old: u64) -> i64 {
     let kept = &host.memory.home.app_trap;
     let before: SigAction = [0, 1, 2, 3].map(|i: usize| kept[i].load(Ordering::Relaxed));
     if new != 0 {
-        let Some(wanted) = read_action(host.tid(), new) else { return EFAULT };
+        let Some(mut wanted) = read_action(host.tid(), new) else { return EFAULT };
+        wanted[3] &= !UNBLOCKABLE;
         // A vfork child changes its own disposition, not its parent's, though the memory is the same.
         if host.is_own_process() {
             for (word, value) in kept.iter().zip(wanted) {
@@ -166,17 +248,6 @@ fn change_mask(host: &TrapHost<'_>, how: u64, set: u64, old: u64) -> i64 {
         blocked::set(host.memory, host.tid(), after & SIGTRAP_BIT != 0);
     }
     if old != 0 && !write(host.tid(), old, &before.to_le_bytes()) { EFAULT } else { 0 }
-}
-
-/// Clears `SIGTRAP` in the set at `address`, if the program can write there.
-fn clear_bit(host: &TrapHost<'_>, address: u64) -> Next {
-    if address != 0
-        && let Some(set) = read_word(host.tid(), address).filter(|s| s & SIGTRAP_BIT != 0)
-    {
-        write(host.tid(), address, &(set & !SIGTRAP_BIT).to_le_bytes());
-        host.memory.home.guarded.fetch_add(1, Ordering::Relaxed);
-    }
-    Next::Step
 }
 
 fn read_action(tid: u64, address: u64) -> Option<SigAction> {

@@ -2,7 +2,7 @@
 
 use super::memory::{read, read_word};
 use super::{Memory, guard, mailbox, record, unwind};
-use crate::abi::{Home, STUB_BYTES, action, event};
+use crate::abi::{Home, PAYLOAD_BYTES, STUB_BYTES, action, event};
 use core::cell::{Cell, RefCell};
 use cpu::SignalFrame;
 use hit::returns::{Returns, SAVED_ARGUMENTS};
@@ -75,12 +75,14 @@ pub struct TrapHost<'f> {
     pub(crate) memory: Memory,
     /// The thread's id, once somebody has asked for it; 0 before.
     tid: Cell<u64>,
+    /// The thread's place among those that are in a handler, once it has one.
+    place: Cell<Option<&'static AtomicU64>>,
     frame: RefCell<&'f mut SignalFrame>,
 }
 
 impl<'f> TrapHost<'f> {
     pub(crate) fn new(memory: Memory, frame: &'f mut SignalFrame) -> Self {
-        Self { memory, tid: Cell::new(0), frame: RefCell::new(frame) }
+        Self { memory, tid: Cell::new(0), place: Cell::new(None), frame: RefCell::new(frame) }
     }
 
     /// The running thread's id.
@@ -90,6 +92,21 @@ impl<'f> TrapHost<'f> {
             self.tid.set(unsafe { cpu::syscall(cpu::nr::GETTID, [0; 6]) }.cast_unsigned());
         }
         self.tid.get()
+    }
+
+    /// Lends `f` room for fetched arguments: a signal stack has none to spare.
+    pub(crate) fn with_payload<R>(&self, f: impl FnOnce(&mut [u8; PAYLOAD_BYTES]) -> R) -> Option<R> {
+        let home = self.memory.home;
+        // Taken while it is lent, so that `f` cannot borrow it again.
+        let place = self.place.take()?;
+        let index = (core::ptr::from_ref(place) as usize).checked_sub(home.active.as_ptr() as usize)? / 8;
+        let room = home.payloads.get(index)?;
+        // SAFETY: `room` is memory of the mapping that `Memory` promises to stay. A thread has a place alone, from
+        // `enter` until it leaves; only the holder of a place uses the room with its index, and `place` is empty while
+        // it does.
+        let result = f(unsafe { &mut *room.get() });
+        self.place.set(Some(place));
+        Some(result)
     }
 
     pub(crate) fn mask(&self) -> u64 {
@@ -151,7 +168,9 @@ impl Host for TrapHost<'_> {
     fn enter(&self) -> Option<&AtomicU64> {
         // A process that does not count makes no system call of ours: it may have forbidden them to itself.
         self.memory.bank()?;
-        ActiveSet::new(&self.memory.home.active).enter(self.tid())
+        let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
+        self.place.set(Some(place));
+        Some(place)
     }
 
     fn returns(&self) -> Returns<'_> {

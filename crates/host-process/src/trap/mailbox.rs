@@ -17,13 +17,14 @@ const PATIENCE: u32 = 20;
 const YIELDS: u32 = 1000;
 
 const ETIMEDOUT: i64 = -110;
+const ESRCH: i64 = -3;
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_WAKE: u64 = 1;
 
 /// Tells the tool of `what`, with two words about it, and waits until it says go on.
 pub(crate) fn tell(memory: Memory, tid: u64, what: u32, words: [u64; 2]) {
     let Some(bank) = memory.bank() else { return };
-    if !attended(memory) || !lock(memory, &bank.mailbox) {
+    if !attended(memory) || !lock(memory, &bank.mailbox, tid as u32) {
         return;
     }
     let mailbox = &bank.mailbox;
@@ -52,14 +53,23 @@ fn attended(memory: Memory) -> bool {
     memory.shared_header().listening.load(Ordering::Relaxed) != 0 && memory.home.alone.load(Ordering::Relaxed) == 0
 }
 
-fn lock(memory: Memory, mailbox: &Mailbox) -> bool {
-    while mailbox.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+/// Takes the mailbox for thread `tid`; false when nobody listens any more. A holder that has ended (a `vfork` child that
+/// was killed while it told something) is robbed.
+fn lock(memory: Memory, mailbox: &Mailbox, tid: u32) -> bool {
+    while let Err(holder) = mailbox.lock.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed) {
         for _ in 0..YIELDS {
             // SAFETY: `sched_yield` has no argument.
             unsafe { syscall(nr::SCHED_YIELD, [0; 6]) };
         }
         if !attended(memory) {
             return false;
+        }
+        // SAFETY: signal 0 only asks whether the thread is there.
+        if holder != 0 && unsafe { syscall(nr::TKILL, [u64::from(holder), 0, 0, 0, 0, 0]) } == ESRCH {
+            let robbed = mailbox.lock.compare_exchange(holder, tid, Ordering::Acquire, Ordering::Relaxed);
+            if robbed.is_ok() {
+                return true;
+            }
         }
     }
     true
@@ -71,7 +81,8 @@ fn serve(memory: Memory, mailbox: &Mailbox) {
     let (mut beat, mut silent) = (heart.load(Ordering::Relaxed), 0);
     while silent < PATIENCE {
         match mailbox.state.load(Ordering::Acquire) {
-            mail::RESUME => return,
+            // Idle: the tool has taken its memory back already, and no longer waits for us.
+            mail::RESUME | mail::IDLE => return,
             mail::CALL => {
                 call(mailbox);
                 set(mailbox, mail::DONE);

@@ -3,7 +3,7 @@
 use super::host::TrapHost;
 use super::mailbox;
 use super::memory::{read, read_string, read_word};
-use crate::abi::{Home, PAYLOAD_BYTES, RINGS, RingMemory, record as layout};
+use crate::abi::{Bank, Home, PAYLOAD_BYTES, RINGS, RingMemory, record as layout};
 use cpu::{nr, syscall};
 use events::{Source, run};
 use hit::returns::Instance;
@@ -21,10 +21,20 @@ const IN_REGISTERS: u8 = 6;
 /// Records an event; false when it found no room.
 pub(crate) fn write(host: &TrapHost<'_>, probe: &Probe, regs: &Regs, cause: Cause<'_>) -> bool {
     let Some(bank) = host.memory.bank() else { return false };
+    host.with_payload(|payload| write_with(host, probe, regs, cause, bank, payload)).unwrap_or(false)
+}
+
+fn write_with(
+    host: &TrapHost<'_>,
+    probe: &Probe,
+    regs: &Regs,
+    cause: Cause<'_>,
+    bank: &Bank,
+    payload: &mut [u8; PAYLOAD_BYTES],
+) -> bool {
     let (tsc, cpu) = cpu::now();
-    let mut payload = [0u8; PAYLOAD_BYTES];
     let source = Fetch { host, regs, cause };
-    let length = run(code(host.memory.home, probe), &source, &mut payload).min(PAYLOAD_BYTES);
+    let length = run(code(host.memory.home, probe), &source, payload).min(PAYLOAD_BYTES);
     let (kind, other) = match cause {
         Cause::Hit => (layout::HIT, 0),
         Cause::Return(instance) => (layout::RETURN, instance.return_address.load(Ordering::Relaxed)),
@@ -40,7 +50,7 @@ pub(crate) fn write(host: &TrapHost<'_>, probe: &Probe, regs: &Regs, cause: Caus
         [tsc, host.tid() | u64::from(cpu) << 32, pid, address, other, length as u64, name, name_end];
     let tag = kind << layout::ID_BITS | u64::from(probe.id.load(Ordering::Relaxed));
     let Some(memory) = bank.rings.get(cpu as usize % RINGS) else { return false };
-    push(host, memory, tag, &header, &payload[..length])
+    push(host, memory, tag, &header, payload.get(..length).unwrap_or_default())
 }
 
 /// The running thread's name, padded with zeros.

@@ -1,6 +1,6 @@
 //! The agent's first instructions in the target, run once by a thread that the tool holds.
 
-use super::{Memory, SIGTRAP, SIGTRAP_BIT, foreign, fork};
+use super::{Memory, SIGTRAP, SIGTRAP_BIT, foreign, fork, guard};
 use crate::abi::{Home, MAGIC, VERSION};
 use cpu::{SignalFrame, nr, syscall};
 use hit::Outcome;
@@ -15,6 +15,7 @@ pub(crate) type SigAction = [u64; 4];
 const SA_SIGINFO: u64 = 4;
 const SA_RESTORER: u64 = 0x0400_0000;
 const SA_ONSTACK: u64 = 0x0800_0000;
+const SA_RESTART: u64 = 0x1000_0000;
 const SA_NODEFER: u64 = 0x4000_0000;
 
 /// Address of [`Home`]; 0 before [`start`].
@@ -48,8 +49,8 @@ pub unsafe extern "C" fn start(home: *const Home) -> i64 {
 /// Our own action: information, the alternate stack if there is one (a goroutine's stack has no room for a signal
 /// frame), nested traps allowed, everything else masked.
 fn action() -> SigAction {
-    let flags = SA_SIGINFO | SA_RESTORER | SA_ONSTACK | SA_NODEFER;
-    [handler as *const () as u64, flags, cpu::restorer as *const () as u64, !SIGTRAP_BIT]
+    let flags = SA_SIGINFO | SA_RESTORER | SA_ONSTACK | SA_NODEFER | SA_RESTART;
+    [enter as *const () as u64, flags, cpu::restorer as *const () as u64, !SIGTRAP_BIT]
 }
 
 /// The action that terminates the process.
@@ -65,6 +66,23 @@ pub(crate) fn sigaction(signal: u64, new: Option<&SigAction>, old: Option<&mut S
     unsafe { syscall(nr::RT_SIGACTION, [signal, new, old, 8, 0, 0]) }
 }
 
+/// The kernel clears the direction flag for a handler, but not the alignment check flag, under which compiled code
+/// may not run.
+#[unsafe(naked)]
+extern "C" fn enter(signal: i32, info: *const i32, context: *mut u8) {
+    core::arch::naked_asm!(
+        "pushfq",
+        "and dword ptr [rsp], {keep}",
+        "popfq",
+        "jmp {handler}",
+        keep = const !ALIGNMENT_CHECK,
+        handler = sym handler,
+    )
+}
+
+/// `EFLAGS.AC`.
+const ALIGNMENT_CHECK: i32 = 1 << 18;
+
 extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
     // SAFETY: `start` stored the address before it installed this handler, and promised that it stays mapped.
     let memory = Memory { home: unsafe { &*(HOME.load(Ordering::Relaxed) as *const Home) } };
@@ -75,6 +93,9 @@ extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
     fork::notice(memory);
     if code == SI_KERNEL {
         let mut regs = frame.registers();
+        if guard::resume(memory, &mut regs) {
+            return frame.set_registers(&regs);
+        }
         let host = super::TrapHost::new(memory, &mut frame);
         let outcome = hit::breakpoint(&host, &mut regs);
         if outcome != Outcome::Foreign {
