@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use events::Definition;
 use host_process::control::{HostError, Image, Notice, Options, Trace, Verdict, View};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -33,6 +33,8 @@ struct Run<'a> {
     interrupted: Arc<AtomicBool>,
     start: Instant,
     told_waiting: bool,
+    /// Why events were not placed in a followed process.
+    not_placed: BTreeMap<usize, String>,
     /// The command was ended before its first instruction, because an event cannot be placed.
     refused: bool,
     /// The first error; the trace stops there, the target does not.
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
         interrupted,
         start: Instant::now(),
         told_waiting: false,
+        not_placed: BTreeMap::new(),
         refused: false,
         failed: None,
     };
@@ -128,10 +131,14 @@ impl Run<'_> {
         let _ = self.trace.detach();
     }
 
-    fn say_all(&self, notices: Vec<Notice>) {
+    fn say_all(&mut self, notices: Vec<Notice>) {
         for notice in notices {
             match notice {
                 Notice::Note(text) => say(&text),
+                // With -f, most programs have not what is probed; said at the end if none had it.
+                Notice::Failed { event, why, .. } if self.args.follow => {
+                    self.not_placed.entry(event).or_insert(why);
+                }
                 Notice::Failed { event, pid, why, .. } => {
                     say(&format!("{}: not placed in process {pid}: {why}", self.output.event(event).0));
                 }
@@ -236,6 +243,11 @@ impl Run<'_> {
         }
         let notices = self.trace.take_notices();
         self.say_all(notices);
+        for (&event, why) in
+            self.not_placed.iter().filter(|&(&e, _)| tallies.get(e).is_some_and(|t| t.placed.is_empty()))
+        {
+            say(&format!("{}: placed nowhere: {why}", self.output.event(event).0));
+        }
         report::summary(&mut self.output, &self.definitions, &tallies)
     }
 

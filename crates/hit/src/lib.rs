@@ -116,4 +116,19 @@ pub trait Host {
     fn exchange(&self, address: u64, old: u64, new: u64) -> bool;
     /// Like [`exchange`](Host::exchange) for an address that may be mapped no longer; false then too.
     fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool;
+
+    /// Whether the memory from `low` to `high` can be one stack: every page can be read, and nothing that is known to
+    /// end a stack lies between.
+    fn contiguous(&self, low: u64, high: u64) -> bool;
+    /// Another thread works on something of this thread's for a few instructions more: lets it. Called a bounded number
+    /// of times, and from [`internal`](Host::internal) probes only.
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
+    /// The stack pointer that the outermost handler on `signal` has interrupted, when the thread's stack pointer `sp`
+    /// is on that stack and the host can know.
+    fn interrupted(&self, sp: u64, signal: returns::SignalStack) -> Option<u64> {
+        let _ = (sp, signal);
+        None
+    }
 }

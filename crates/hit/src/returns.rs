@@ -8,105 +8,69 @@
 //! A replaced return address is a lie to everything that walks the stack. Unwinders know no unwind information for a
 //! stub: an exception would end the program there. So the truth is put back while an unwinder runs:
 //!
-//! * [`Returns::restore`]: an unwinder starts. Every instance of the thread gets its true address back.
+//! * [`Returns::restore`]: an unwinder starts. Every instance on its stack gets its true address back.
 //! * [`Returns::land`]: it has chosen the frame to go on in. The frames below are gone (*unwound*); those above are
 //!   armed again. [`Returns::walked`]: it only looked.
 //! * [`Returns::jump`]: `longjmp`. [`Returns::exit`]: the thread ends.
 //!
 //! Then, exactly: entries = returned + unwound + still active.
 //!
-//! An instance that was unwound keeps its return address and is used again last, because a process that copies stacks
-//! (greenlets) may still return through it. If that happens, no unwound instance is used again in that process.
+//! # Whose instances a walk touches
+//!
+//! Those on the walking thread's own stack, from its stack pointer upwards. Nothing names a stack's end, so it is taken
+//! to end where memory does: [`Host::contiguous`]. A guard page lies between the stacks of threads, and between those
+//! of most coroutine libraries. What another thread has armed must besides be close to the stack pointer: it is a
+//! coroutine's that has moved here. What a forked child has inherited belongs to the first thread that meets it.
+//!
+//! From a signal handler on a stack of its own the walk goes on at the stack pointer that was interrupted. A host that
+//! does not know it ([`Host::interrupted`]) meets all that the thread has armed, on whatever stack, and takes for gone
+//! what lies on one stack with the frame where execution goes on.
+//!
+//! Only the walk that has restored an instance arms it again, or calls it unwound: a thread that walks a neighbour's
+//! stack by mistake must not bring a stub under the neighbour's own unwinder. A thread takes over, before it walks,
+//! what others have restored of its own.
+//!
+//! # Races
+//!
+//! Phases, who may change them, and what becomes of a return that comes while a walker works on the same instance:
+//! see [`Instance`]'s module. An activation is accounted for by whoever wins its last change, once, and its place goes
+//! to a free list once.
+//!
+//! # What cannot be known
+//!
+//! In each of these the program runs on as without probes, and the sum above holds; single counts are off.
+//!
+//! * *Stacks side by side in one area, without guard pages.* A walk on the lower one also restores what is close above
+//!   it. If that returns meanwhile, it does so unseen, and stays active in the counts. A `longjmp` that switches from
+//!   the lower to the higher one looks like one that unwinds all that lies between, and is counted so. If the
+//!   neighbour, while it runs, neither owns what it has out (it has moved there) nor has restored it, its unwinder may
+//!   meet a stub that is armed again under it: of all cases, the one that can end the program.
+//! * *A coroutine that its thread has left to another one*, when the first thread walks from its signal stack: as above.
+//! * *Second returns.* An instance that was unwound keeps its return address and is used again last, because a process
+//!   that copies stacks (greenlets) may still return through it; one that has returned may be returned through again,
+//!   because a function may return twice (`setjmp` and its like; control refuses those that it knows). Both go home,
+//!   and from then on no instance is used a second time in that process. What was used again *before* cannot be told
+//!   from the new activation, and goes where that one goes.
 //!
 //! Sources: Linux `kernel/kprobes.c` (`kretprobe`, maxactive, nmissed), `include/linux/rethook.h`; Itanium C++ ABI,
 //! level I (`_Unwind_*`). A host that may not write return addresses probes the return sites instead ([`Kind::ReturnSite`]).
 //!
 //! [`Kind::ReturnSite`]: crate::Kind::ReturnSite
 
+mod instance;
+mod walk;
+
+pub use instance::{Instance, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
+
 use crate::path::{chain, record};
 use crate::site::{Counters, Kind, Probe, Site, live};
 use crate::{Cause, Host, Isa};
+use instance::phase;
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 use sync::{ActiveSet, FreeList};
 
 /// How many argument registers an instance keeps, for fetch arguments that a return probe reads.
 pub const SAVED_ARGUMENTS: usize = 6;
-
-/// Slots this close above the stack pointer are of the stack that is unwound, whoever armed them: a coroutine may have
-/// moved to another thread.
-const NEAR: u64 = 64 << 10;
-/// A `longjmp` further than this goes to another stack; it is a switch, not an unwinding.
-const ONE_STACK: u64 = 64 << 20;
-
-/// The owner of an instance that was inherited from a parent process.
-const ANYBODY: u64 = u64::MAX;
-
-/// States of an instance.
-mod state {
-    pub(super) const FREE: u32 = 0;
-    /// Its stub stands in the return slot.
-    pub(super) const ARMED: u32 = 1;
-    /// The true return address stands there, because an unwinder runs.
-    pub(super) const RESTORED: u32 = 2;
-    /// Its activation ended without returning.
-    pub(super) const UNWOUND: u32 = 3;
-}
-
-/// One activation of a probed function. Written by the thread that has it; others read it when they unwind.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub struct Instance {
-    /// The true return address.
-    pub return_address: AtomicU64,
-    /// Where it stood: the address of the return slot.
-    pub slot: AtomicU64,
-    /// The thread that made the call.
-    owner: AtomicU64,
-    /// Index of the site.
-    site: AtomicU64,
-    state: AtomicU32,
-    /// Which of the site's return probes want this return.
-    mask: AtomicU32,
-    /// For the free list.
-    link: AtomicU32,
-    /// The pool's epoch when it was taken.
-    epoch: AtomicU32,
-    /// The argument registers at the entry.
-    pub arguments: [AtomicU64; SAVED_ARGUMENTS],
-    _pad: [AtomicU64; 4],
-}
-
-const _: () = assert!(size_of::<Instance>() == 128);
-
-impl Instance {
-    fn get(&self) -> u32 {
-        self.state.load(Ordering::Acquire)
-    }
-
-    fn set(&self, state: u32) {
-        self.state.store(state, Ordering::Release);
-    }
-
-    fn slot(&self) -> u64 {
-        self.slot.load(Ordering::Relaxed)
-    }
-
-    fn is_owned_by(&self, thread: u64) -> bool {
-        let owner = self.owner.load(Ordering::Relaxed);
-        owner == thread || owner == ANYBODY
-    }
-
-    fn returns_to(&self) -> u64 {
-        self.return_address.load(Ordering::Relaxed)
-    }
-}
-
-/// Offset of an instance's state, for a control that works from outside.
-pub const STATE_OFFSET: usize = core::mem::offset_of!(Instance, state);
-/// The state of an instance whose stub stands in its slot.
-pub const STATE_ARMED: u32 = state::ARMED;
-/// The state of an instance whose slot holds the true return address for now.
-pub const STATE_RESTORED: u32 = state::RESTORED;
 
 /// Words that the pool needs besides its instances. Zeroed words are an unused pool.
 #[repr(C)]
@@ -114,10 +78,12 @@ pub const STATE_RESTORED: u32 = state::RESTORED;
 pub struct Pool {
     free: AtomicU64,
     unwound: AtomicU64,
+    /// A list that stays empty: from it come instances that were never used.
+    empty: AtomicU64,
     used: AtomicU32,
     none: AtomicU32,
-    /// Not 0: the process copies stacks, no unwound instance may be used again.
-    keep_unwound: AtomicU32,
+    /// Not 0: the process returns through instances that it has left already, so none may be used a second time.
+    never_reuse: AtomicU32,
     /// Counts the times that control began anew: probes of an earlier time are gone, their instances only go home.
     pub epoch: AtomicU32,
 }
@@ -184,11 +150,10 @@ pub(crate) fn arm<H: Host>(host: &H, site: &Site, index: u64, mask: u32, regs: &
     for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
         saved.store(value, Ordering::Relaxed);
     }
-    instance.set(state::ARMED);
-    if !host.exchange(slot, true_address, returns.stub(id)) {
-        // Another thread writes the return slot of a function that is just being entered: leave it alone.
-        instance.set(state::FREE);
-        returns.free().push(id);
+    instance.arm();
+    // Else another thread writes the return slot of a function that is just being entered: leave it alone.
+    if !host.exchange(slot, true_address, returns.stub(id)) && instance.depart() == phase::ARMED {
+        returns.finish(id, instance);
         retract(host, site, mask);
     }
 }
@@ -208,32 +173,46 @@ pub(crate) fn hit<H: Host>(host: &H, address: u64, regs: &mut <H::Isa as Isa>::R
     let Some((id, instance)) = returns.at(address) else {
         return false;
     };
-    let was = instance.get();
     H::Isa::set_pc(regs, instance.returns_to());
     let place = host.enter();
-    returns.for_each_waiting(host, instance, |probe, counters| {
-        match was {
-            state::FREE => return,
-            state::UNWOUND => counters.unwound.fetch_sub(1, Ordering::Relaxed),
-            _ => u64::from(probe.active.fetch_sub(1, Ordering::Relaxed)),
-        };
-        Counters::add(&counters.returns);
-        if live(&probe.state) {
-            record(host, probe, counters, regs, Cause::Return(instance));
+    match instance.depart() {
+        phase::ARMED | phase::RESTORED => {
+            returned(host, &returns, instance, regs, |probe, _| {
+                probe.active.fetch_sub(1, Ordering::Relaxed);
+            });
+            returns.finish(id, instance);
         }
-    });
-    match was {
-        state::ARMED | state::RESTORED => {
-            instance.set(state::FREE);
-            returns.free().push(id);
+        was => {
+            // Returned once more, or through a copy of the stack.
+            returns.pool.never_reuse.store(1, Ordering::Relaxed);
+            if was == phase::UNWOUND {
+                returned(host, &returns, instance, regs, |_, counters| {
+                    counters.unwound.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
         }
-        // Returned once more, through a copy of the stack: unwound instances may not be used again.
-        _ => returns.pool.keep_unwound.store(1, Ordering::Relaxed),
     }
     if let Some(place) = place {
         ActiveSet::leave(place);
     }
     true
+}
+
+/// Counts and records a return, after `was` has taken it out of where it was counted before.
+fn returned<H: Host>(
+    host: &H,
+    returns: &Returns<'_>,
+    instance: &Instance,
+    regs: &<H::Isa as Isa>::Regs,
+    was: impl Fn(&Probe, &Counters),
+) {
+    returns.for_each_waiting(host, instance, |probe, counters| {
+        was(probe, counters);
+        Counters::add(&counters.returns);
+        if live(&probe.state) {
+            record(host, probe, counters, regs, Cause::Return(instance));
+        }
+    });
 }
 
 /// Calls `f` for each return probe of `site` whose bit is in `mask`, also for those that are being unregistered: their
@@ -248,133 +227,52 @@ fn for_each_waiting<H: Host>(host: &H, site: &Site, mask: u32, mut f: impl FnMut
     }
 }
 
-/// An unwinder's position: whose stack, where it stands, and where it goes on.
-#[derive(Clone, Copy, Debug)]
-struct Walk {
-    thread: u64,
-    sp: u64,
-    signal: SignalStack,
-}
-
-impl Walk {
-    /// Whether `instance` can be met by a walk from here outwards.
-    fn meets(&self, instance: &Instance) -> bool {
-        let slot = instance.slot();
-        let owned = instance.is_owned_by(self.thread);
-        if owned && self.signal.holds(self.sp) {
-            return true;
-        }
-        slot >= self.sp && (owned || slot - self.sp < NEAR)
-    }
-
-    /// Whether the frame of `instance` is gone once execution goes on in the frame that begins at `cfa`.
-    fn leaves(&self, instance: &Instance, cfa: u64) -> bool {
-        let slot = instance.slot();
-        if self.signal.holds(self.sp) && !self.signal.holds(cfa) {
-            return self.signal.holds(slot) || slot < cfa;
-        }
-        self.sp <= slot && slot < cfa
-    }
-}
-
 impl<'a> Returns<'a> {
-    /// An unwinder starts at stack pointer `sp`: the true return addresses go back.
-    pub fn restore<H: Host>(&self, host: &H, sp: u64, signal: SignalStack) {
-        let walk = Walk { thread: host.thread(), sp, signal };
-        self.repeat(|id, instance| {
-            instance.get() == state::ARMED && walk.meets(instance) && self.put_back(host, id, instance)
-        });
-    }
-
-    /// The unwinder, whose frame is at `sp`, goes on in the frame whose canonical frame address is `cfa`.
-    pub fn land<H: Host>(&self, host: &H, sp: u64, cfa: u64, signal: SignalStack) {
-        let walk = Walk { thread: host.thread(), sp, signal };
-        self.each(|id, instance| {
-            if instance.get() == state::RESTORED && walk.meets(instance) && walk.leaves(instance, cfa) {
-                self.unwind(host, id, instance);
-            }
-        });
-        self.rearm(host, &walk);
-    }
-
-    /// The unwinder only walked the stack, and returns now with stack pointer `sp`.
-    pub fn walked<H: Host>(&self, host: &H, sp: u64, signal: SignalStack) {
-        self.rearm(host, &Walk { thread: host.thread(), sp, signal });
-    }
-
-    /// `longjmp` from stack pointer `sp` to `target`.
-    pub fn jump<H: Host>(&self, host: &H, sp: u64, target: u64, signal: SignalStack) {
-        let walk = Walk { thread: host.thread(), sp, signal };
-        if !signal.holds(sp) && target.wrapping_sub(sp) > ONE_STACK {
-            return;
-        }
-        self.repeat(|id, instance| {
-            let goes = walk.meets(instance) && walk.leaves(instance, target);
-            instance.get() == state::ARMED && goes && self.put_back(host, id, instance)
-        });
-        self.land(host, sp, target, signal);
-    }
-
-    /// The running thread ends: what it still has out never returns.
-    pub fn exit<H: Host>(&self, host: &H) {
-        let thread = host.thread();
-        self.each(|id, instance| {
-            if matches!(instance.get(), state::ARMED | state::RESTORED) && instance.is_owned_by(thread) {
-                self.unwind(host, id, instance);
-            }
-        });
-    }
-
-    /// In a process that was just forked, whichever thread it is that lives on owns all that was inherited.
-    pub fn adopt(&self) {
-        self.each(|_, instance| {
-            if instance.get() != state::FREE {
-                instance.owner.store(ANYBODY, Ordering::Relaxed);
-            }
-        });
-    }
-
     /// How many instances were ever used.
     #[must_use]
     pub fn high_water(&self) -> u32 {
         self.free().high_water()
     }
 
-    fn rearm<H: Host>(&self, host: &H, walk: &Walk) {
-        self.repeat(|id, instance| {
-            if instance.get() != state::RESTORED || !walk.meets(instance) {
-                return false;
-            }
-            let done = host.exchange_guarded(instance.slot(), instance.returns_to(), self.stub(id));
-            if done {
-                instance.set(state::ARMED);
-            }
-            done
-        });
-        // What could not be armed again has no frame any more.
-        self.each(|id, instance| {
-            if instance.get() == state::RESTORED && walk.meets(instance) {
-                self.unwind(host, id, instance);
-            }
-        });
+    /// Where a return address leads in truth: through the stubs of functions that share a return slot, because one has
+    /// left by a jump to the other.
+    #[must_use]
+    pub fn true_return_address(&self, address: u64) -> u64 {
+        let next = |&address: &u64| self.at(address).map(|(_, instance)| instance.returns_to());
+        core::iter::successors(Some(address), next).take(crate::MAX_CHAIN).last().unwrap_or(address)
     }
 
-    fn put_back<H: Host>(&self, host: &H, id: u32, instance: &Instance) -> bool {
-        let done = host.exchange_guarded(instance.slot(), self.stub(id), instance.returns_to());
-        if done {
-            instance.set(state::RESTORED);
+    /// Accounts for an activation that never returns, and keeps the instance for last. The caller holds it in `from`.
+    fn unwind<H: Host>(&self, host: &H, id: u32, instance: &Instance, from: u32) {
+        if !self.settle(id, instance, from, phase::UNWOUND) {
+            return;
         }
-        done
-    }
-
-    /// Accounts for an activation that never returns, and keeps the instance for last.
-    fn unwind<H: Host>(&self, host: &H, id: u32, instance: &Instance) {
-        instance.set(state::UNWOUND);
         self.for_each_waiting(host, instance, |probe, counters| {
             probe.active.fetch_sub(1, Ordering::Relaxed);
             Counters::add(&counters.unwound);
         });
         self.unwound().push(id);
+    }
+
+    /// The caller, who holds the instance, is done with it.
+    fn settle(&self, id: u32, instance: &Instance, from: u32, to: u32) -> bool {
+        let settled = instance.settle(from, to);
+        if !settled {
+            self.let_go(id, instance);
+        }
+        settled
+    }
+
+    fn let_go(&self, id: u32, instance: &Instance) {
+        if instance.let_go() {
+            self.free().push(id);
+        }
+    }
+
+    fn finish(&self, id: u32, instance: &Instance) {
+        if instance.finish() {
+            self.free().push(id);
+        }
     }
 
     fn for_each_waiting<H: Host>(&self, host: &H, instance: &Instance, f: impl FnMut(&Probe, &Counters)) {
@@ -407,12 +305,18 @@ impl<'a> Returns<'a> {
     }
 
     fn take(&self) -> Option<(u32, &'a Instance)> {
-        let old = || match self.pool.keep_unwound.load(Ordering::Relaxed) {
-            0 => self.unwound().pop(),
-            _ => None,
-        };
-        let id = self.free().pop().or_else(old)?;
-        Some((id, self.instances.get(id as usize)?))
+        // An instance that was returned through a second time while it lay in a list is thrown away.
+        core::iter::from_fn(|| self.pop()).take(crate::MAX_CHAIN).find_map(|id| {
+            let instance = self.instances.get(id as usize)?;
+            instance.begin().then_some((id, instance))
+        })
+    }
+
+    fn pop(&self) -> Option<u32> {
+        match self.pool.never_reuse.load(Ordering::Relaxed) {
+            0 => self.free().pop().or_else(|| self.unwound().pop()),
+            _ => self.unused().pop(),
+        }
     }
 
     fn at(&self, address: u64) -> Option<(u32, &'a Instance)> {
@@ -429,6 +333,11 @@ impl<'a> Returns<'a> {
     fn free(&self) -> FreeList<'a, impl Fn(u32) -> Option<&'a AtomicU32> + use<'a>> {
         let capacity = u32::try_from(self.instances.len()).unwrap_or(u32::MAX - 1);
         FreeList::new(&self.pool.free, &self.pool.used, capacity, self.link())
+    }
+
+    fn unused(&self) -> FreeList<'a, impl Fn(u32) -> Option<&'a AtomicU32> + use<'a>> {
+        let capacity = u32::try_from(self.instances.len()).unwrap_or(u32::MAX - 1);
+        FreeList::new(&self.pool.empty, &self.pool.used, capacity, self.link())
     }
 
     fn unwound(&self) -> FreeList<'a, impl Fn(u32) -> Option<&'a AtomicU32> + use<'a>> {

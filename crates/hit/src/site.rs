@@ -100,7 +100,7 @@ impl Kind {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Probe {
-    /// 1 while registered. A probe whose state is 0 is passed over; it leaves the chain after a grace period.
+    /// 1 while registered. A probe whose state is 0 is passed over; it is out of the chain before its place is used again, a grace period later.
     pub state: AtomicU32,
     /// [`Kind`], as [`Kind::code`].
     pub kind: AtomicU32,

@@ -153,6 +153,8 @@ pub struct Home {
     pub active: [AtomicU64; ACTIVE],
     /// Threads that believe to have blocked `SIGTRAP`.
     pub blocked: [AtomicU64; ACTIVE],
+    /// A `vfork` child's thread that has asked to be traced by its parent and has not executed a program yet.
+    pub asked: AtomicU64,
     /// Signals whose handlers the program wants `SIGTRAP` masked in, as a set.
     pub masked: AtomicU64,
     /// Threads that make a system call in the agent instead of their own code, with a cleared copy of their mask.

@@ -8,29 +8,50 @@
 //!
 //! [`Registry::register`] takes a batch and does all of it or nothing:
 //!
-//! 1. Each address is checked: known text, an instruction boundary of its function, not ours, not refused.
-//! 2. Each instruction gets a plan (executed as a prepared operation, or in a copy), a slot, an entry in the table.
-//! 3. Probes are chained to their sites.
+//! 1. Each request is checked, before anything is done for any of them: known text, an instruction boundary of its
+//!    function, the code of its file, not ours, not refused. A request that is refused costs the others nothing: the
+//!    caller may leave it out and ask again.
+//! 2. Each instruction gets a slot and an entry in the table (as a prepared operation, or as a copy), each fetch
+//!    program its place, each probe its own. A handler finds none of this yet.
+//! 3. Probes are chained to their sites. At a site that bears a breakpoint already they are live from here on.
 //! 4. Breakpoints are planted, all at once, and every processor is made to see them.
 //!
-//! Nothing of the target's own memory changes before step 4; a failure before it costs the target nothing. A breakpoint
-//! is never seen before its site is complete: failure class 1 of kprobes.
+//! Nothing of the target's own memory changes before step 4. A breakpoint is never seen before its site is complete:
+//! failure class 1 of kprobes. A failure in step 2 gives the places back. One in step 3 or 4 removes what is visible
+//! of the batch, as below. What remains in either case are sites without a probe, slots and fetch programs, and the
+//! next registration at the same address or of the same program finds them.
 //!
 //! # Removing
 //!
-//! [`Registry::unregister`] restores the text first, then takes the probes off, then waits until every handler that
-//! could still see them has ended ([`Host::grace`]), and only then uses their places again. Sites and slots are kept:
-//! a thread may be preempted in a slot for as long as it likes.
+//! [`Registry::unregister`] goes through these steps for all of its probes:
+//!
+//! 1. The text is restored where no other probe needs the breakpoint.
+//! 2. The probes are retired: handlers pass them over.
+//! 3. They leave their chains. Where a retired probe points at stays as it is: a handler that stands on it goes on
+//!    from there to probes that stay.
+//! 4. Every handler that runs now ends ([`Host::grace`]). Nobody can stand on these probes any more, nor come to them.
+//! 5. Their places are used again.
+//!
+//! A grace period that began before step 3 would prove nothing: a handler could have entered the chain since. A
+//! removal that fails can be asked for again, and a handle that is removed already does nothing: an index is used
+//! again, but a handle knows which registration of it is meant.
+//!
+//! Sites and slots are kept: a thread may be preempted in a slot for as long as it likes. A return probe's activations
+//! may outlive it just so, and bear one of the 32 bits of its site. Control cannot see them, and uses the bit again as
+//! late as it can: after all others.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod code;
 mod error;
 mod host;
 mod placement;
+mod registration;
 mod registry;
+mod removal;
 mod request;
 mod site;
 

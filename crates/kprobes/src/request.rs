@@ -1,5 +1,6 @@
 //! What is asked for, and what was given.
 
+use crate::site::INHERITED;
 use alloc::vec::Vec;
 
 /// What a probe is for.
@@ -37,18 +38,26 @@ pub struct Request {
 /// A registered probe. A return probe that is placed at return sites is several probes in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
-    /// Addresses of breakpoints, and the index of the probe there.
-    pub(crate) members: Vec<(u64, u32)>,
+    pub(crate) members: Vec<Member>,
     /// The address that was asked for.
     pub address: u64,
     /// How it is placed.
     pub placement: crate::Placement,
 }
 
+/// A probe in the table: the address of its breakpoint, its index, and which registration of that index it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) address: u64,
+    pub(crate) probe: u32,
+    pub(crate) serial: u64,
+}
+
 impl Handle {
     /// A handle for what an earlier registry has registered: its probes, as pairs of address and index.
     #[must_use]
     pub fn adopted(address: u64, members: Vec<(u64, u32)>, placement: crate::Placement) -> Self {
-        Self { members, address, placement }
+        let member = |(address, probe)| Member { address, probe, serial: INHERITED };
+        Self { members: members.into_iter().map(member).collect(), address, placement }
     }
 }

@@ -42,10 +42,9 @@ fn fail_registration(n: usize, patched: usize) -> Call {
     let call = c.calls[n];
     c.calm();
     let why = format!("call {n}, {call:?}, {patched} bytes patched");
-    // Where the host cannot say what stands in the file, the comparison is left out; where it cannot read sixteen
-    // bytes, fewer are read. Neither is a failure.
+    // Where the host cannot read sixteen bytes, fewer are read: no failure.
     if let Ok(handles) = result {
-        assert!(matches!(call, Call::Function | Call::Read), "{why} was not reported");
+        assert!(matches!(call, Call::Read), "{why} was not reported");
         r.unregister(&mut c, &handles).expect("nothing fails now");
         return call;
     }
@@ -134,13 +133,11 @@ fn a_registration_that_fails_while_it_prepares_changes_nothing() {
 }
 
 #[test]
-#[ignore = "bug: a batch that fails in the middle leaves live probes and sites that are taken for armed"]
 fn a_registration_that_fails_while_it_chains_or_arms_changes_nothing() {
     all(calls().0, &[0], fail_registration, &[Call::StoreProbe, Call::SetFirst, Call::SetNext, Call::SetArmed]);
 }
 
 #[test]
-#[ignore = "bug: as above; and breakpoints that were planted stay"]
 fn a_registration_whose_patch_fails_changes_nothing() {
     all(calls().0, &[0, 1], fail_registration, &[Call::Patch]);
 }
@@ -151,13 +148,11 @@ fn a_removal_that_fails_before_the_grace_period_can_be_repeated() {
 }
 
 #[test]
-#[ignore = "bug: the place of a probe is given back before it is out of its chain, and again at the second try"]
 fn a_removal_that_fails_while_it_unlinks_can_be_repeated() {
     all(calls().1, &[0], fail_removal, &[Call::SetFirst, Call::SetNext]);
 }
 
 #[test]
-#[ignore = "bug: a batch that fails in the middle leaves live probes"]
 fn full_tables_are_reported_and_leave_the_rest_working() {
     let (machine, top) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
@@ -169,6 +164,47 @@ fn full_tables_are_reported_and_leave_the_rest_working() {
     assert!(matches!(error, kprobes::Error::Full { what: "probes", .. }), "{error:?}");
     assert_eq!(value(&machine, "main", top), 8);
     assert_eq!((hits(&machine, 1), hits(&machine, 2)), (1, 0));
+    r.unregister(&mut c, &first).unwrap();
+    assert_eq!(machine.text(), machine.pristine());
+}
+
+/// Fails all calls of a registration from call `n` on, also those that should undo it; then the target is well again.
+fn fail_from(n: usize, patched: usize) -> Call {
+    let (machine, top) = machine();
+    let (mut r, mut c, first) = with_first(&machine);
+    c.fail = n..usize::MAX;
+    c.patched_before_failure = patched;
+    let failed = r.register(&mut c, &batch(&machine)).is_err();
+    let call = c.calls[n];
+    c.calm();
+    let why = format!("calls from {n}, {call:?}, {patched} bytes patched");
+    assert!(failed, "{why}");
+    assert_eq!(value(&machine, "main", top), 8, "{why}");
+    r.unregister(&mut c, &first).expect("nothing fails now");
+    assert_eq!(value(&machine, "main", top), 8, "{why}");
+    call
+}
+
+#[test]
+fn a_target_that_fails_for_good_in_a_registration_is_not_harmed() {
+    all(calls().0, &[0, 1], fail_from, &[]);
+}
+
+#[test]
+fn a_breakpoint_that_could_not_be_taken_out_goes_with_the_next_removal() {
+    let (machine, top) = machine();
+    let (mut r, mut c, first) = with_first(&machine);
+    let handles = r.register(&mut c, &batch(&machine)).unwrap();
+    c.calls.clear();
+    c.patched_before_failure = 1;
+    // The bytes at the two sites that nobody else needs are read, then written.
+    c.fail = 2..3;
+    r.unregister(&mut c, &handles).unwrap_err();
+    assert_eq!(c.calls[..3], [Call::Read, Call::Read, Call::Patch]);
+    c.calm();
+    assert_ne!(machine.text(), machine.pristine());
+    assert_eq!(value(&machine, "main", top), 8);
+    assert_eq!([2, 3, 4, 5].map(|id| hits(&machine, id)), [0; 4], "the probes are off all the same");
     r.unregister(&mut c, &first).unwrap();
     assert_eq!(machine.text(), machine.pristine());
 }

@@ -174,7 +174,6 @@ fn reuse(plan: &[(usize, usize)]) -> (u64, u64) {
 }
 
 #[test]
-#[ignore = "bug: a probe's place is used again after a grace period that began before the probe left its chain"]
 fn a_place_is_not_used_again_while_a_handler_may_still_come_to_it_through_the_chain() {
     let registered = {
         let (machine, _) = machine();

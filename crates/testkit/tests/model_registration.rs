@@ -82,7 +82,6 @@ fn an_address_inside_an_instruction_is_refused_with_its_neighbours() {
 }
 
 #[test]
-#[ignore = "bug: the neighbour behind the last instruction is given as the address itself"]
 fn an_address_inside_the_last_instruction_is_refused_with_the_functions_end_as_neighbour() {
     let mut p = program();
     let start = p.function("ends_wide", 0);
@@ -347,7 +346,6 @@ fn thirty_two_return_probes_fit_at_one_address_and_no_more() {
 }
 
 #[test]
-#[ignore = "bug: the bits of return probes at a site are never given back"]
 fn return_probes_at_one_address_can_come_and_go_for_ever() {
     let (machine, top) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
@@ -361,7 +359,6 @@ fn return_probes_at_one_address_can_come_and_go_for_ever() {
 }
 
 #[test]
-#[ignore = "bug: a failed batch keeps the bits of its return probes"]
 fn a_batch_that_fails_costs_no_return_probe_bit() {
     let (machine, _) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
@@ -398,7 +395,6 @@ fn services_are_not_probed() {
 }
 
 #[test]
-#[ignore = "bug: a place is given back twice, and two probes share it then"]
 fn unregistering_twice_does_not_harm_other_probes() {
     let (machine, top) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
@@ -412,4 +408,83 @@ fn unregistering_twice_does_not_harm_other_probes() {
     r.unregister(&mut c, &[handle]).unwrap();
     value(&machine, "main", top);
     assert_eq!((hits(&machine, 2), hits(&machine, 3)), (2, 2), "an old handle does not take others off");
+}
+
+#[test]
+fn a_handle_does_not_take_off_what_uses_its_place_at_its_address_now() {
+    let (machine, top) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    let old = register(&mut r, &mut c, entry(leaf, 1));
+    r.unregister(&mut c, std::slice::from_ref(&old)).unwrap();
+    let new = register(&mut r, &mut c, entry(leaf, 2));
+    assert_eq!(r.used(), (1, 1), "site and place are the same");
+    r.unregister(&mut c, &[old]).unwrap();
+    value(&machine, "main", top);
+    assert_eq!(hits(&machine, 2), 1);
+    r.unregister(&mut c, &[new]).unwrap();
+    assert_eq!(machine.text(), machine.pristine());
+}
+
+#[test]
+fn a_request_that_is_refused_costs_the_others_nothing() {
+    let (machine, _) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    let batch = [entry(leaf, 1), returns(leaf, 2, 4), entry(leaf + 2, 3)];
+    assert!(matches!(r.register(&mut c, &batch), Err((2, Error::NotBoundary { .. }))));
+    assert!(c.calls.iter().all(|call| matches!(call, Call::Read | Call::Function | Call::ReturnScheme)));
+    assert_eq!((r.used(), c.slots()), ((0, 0), 0));
+}
+
+#[test]
+fn equal_fetch_programs_share_a_place() {
+    let (machine, _) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    let other = kprobes::Request { program: vec![2, 2], ..entry(leaf, 3) };
+    r.register(&mut c, &[entry(leaf, 1), entry(leaf + ADD, 2), other]).unwrap();
+    register(&mut r, &mut c, entry(leaf + MOV, 4));
+    assert_eq!(c.calls.iter().filter(|&&call| call == Call::StoreProgram).count(), 2);
+    let code = |p: &hit::Probe| [&p.code, &p.code_length].map(|w| w.load(sync::primitive::Ordering::Relaxed));
+    let codes: Vec<_> = machine.tables.probes.iter().take(4).map(code).collect();
+    assert_eq!(codes, [[0, 1], [0, 1], [1, 2], [0, 1]]);
+}
+
+#[test]
+fn too_many_return_probes_of_one_batch_are_refused_before_anything_is_prepared() {
+    let (machine, _) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    let batch: Vec<_> = (0..33).map(|id| returns(leaf, id, 4)).collect();
+    assert_eq!(r.register(&mut c, &batch), Err((32, Error::TooManyReturns { address: leaf })));
+    assert_eq!((r.used(), c.slots()), ((0, 0), 0));
+    r.register(&mut c, &batch[..32]).unwrap();
+}
+
+#[test]
+fn code_that_differs_from_its_file_is_refused_also_where_the_site_was_known() {
+    let (machine, _) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    let handle = register(&mut r, &mut c, entry(leaf + MOV, 1));
+    r.unregister(&mut c, &[handle]).unwrap();
+    assert!(machine.memory.write(leaf + MOV + 1, &[42]));
+    assert_eq!(try_register(&mut r, &mut c, entry(leaf + MOV, 2)), Err(Error::Changed { address: leaf + MOV }));
+}
+
+#[test]
+fn places_of_what_was_unmapped_are_used_again_after_the_next_removal() {
+    let (machine, top) = machine();
+    let (mut r, mut c) = (registry(), Control::new(&machine));
+    let leaf = machine.address("leaf");
+    for _ in 0..3 {
+        r.register(&mut c, &[entry(leaf + MOV, 1), entry(leaf + MOV, 2)]).unwrap();
+        let other = register(&mut r, &mut c, entry(machine.address("main"), 3));
+        machine.rewrite(leaf + MOV, &[0xB8, 9]);
+        r.forget(&mut c, leaf..leaf + 0x20);
+        r.unregister(&mut c, &[other]).unwrap();
+    }
+    assert_eq!(r.used().1, 3);
+    assert_eq!(value(&machine, "main", top), 10);
 }

@@ -56,6 +56,8 @@ const TABLE: &[Bad] = &[
     probe!(1, "p:work work+0x10000", "work"),
     probe!(1, "p:work five_bytes+0x1", "boundary"),
     probe!(2, "r:work work+0x4", "work"),
+    probe!(1, "r:work libc.so.6:_setjmp", "more than once"),
+    probe!(1, "r:work PROGRAM:_start", "no caller"),
     probe!(1, "p:work 0x10", "0x10"),
     probe!(1, "p:work PROGRAM:0xfffffff", "0xfffffff"),
     probe!(1, "p:work /nonexistent.so:0x100", "/nonexistent.so"),
@@ -175,6 +177,16 @@ fn a_sealed_target_is_traced_or_refused_but_lives() {
     assert!(run.status == 0 || (run.status == 1 && run.stderr.contains("eccomp")), "{}", run.stderr);
     let finished = target.finish();
     assert_eq!((finished.stdout.as_str(), finished.status), ("ready\nsum=14950\n", 0), "{}", finished.stderr);
+}
+
+#[test]
+fn a_program_that_seals_itself_is_freed_of_its_probes_before() {
+    let path = need!(program("sealed"));
+    let mut tool = kprobe();
+    tool.args(["trace", "-c", "-e", "p:work work", "--"]).arg(&path);
+    let run = run(tool);
+    assert_eq!((run.stdout.as_str(), run.status), ("ready\nsum=14950\n", 0), "{}", run.stderr);
+    assert!(run.stderr.contains("removed before"), "{}", run.stderr);
 }
 
 #[test]

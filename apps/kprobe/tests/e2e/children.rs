@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::harness::memory::changed_text;
 use crate::harness::trace::{assert_same_run, bare, command};
 use crate::harness::{assert_exact, counts, need, program, trace};
 
@@ -126,4 +127,47 @@ fn a_shell_with_subshells_and_its_own_trap_runs() {
 #[test]
 fn a_shell_with_subshells_and_its_own_trap_is_followed() {
     shell(&["-c", "-f"]);
+}
+
+/// Children that outlive their parent and the trace: their copies of the text are as they were.
+fn orphans_are_clean(options: &[&str]) {
+    const SHELL: &str = "for i in 1 2 3; do (read -t 20 < <(sleep 20)) >/dev/null 2>&1 & echo pid $!; done; sleep 0.3";
+    let command = command("/bin/bash", &["-c", SHELL]);
+    let trace = trace(options, &["p:malloc libc.so.6:malloc"], &command);
+    let pids = trace.run.stdout.lines().filter_map(|line| line.strip_prefix("pid ")?.parse::<u32>().ok());
+    let pids: Vec<u32> = pids.collect();
+    assert_eq!(pids.len(), 3, "{}{}", trace.run.stdout, trace.run.stderr);
+    let changed: Vec<_> = pids.iter().flat_map(|&pid| changed_text(pid)).collect();
+    assert_eq!(changed, []);
+}
+
+#[test]
+fn children_that_outlive_an_unfollowed_trace_have_their_own_text() {
+    orphans_are_clean(&["-c"]);
+}
+
+#[test]
+fn children_that_outlive_a_followed_trace_have_their_own_text() {
+    orphans_are_clean(&["-c", "-f", "--duration", "1"]);
+}
+
+/// A debugger under our probes: its child stops for the debugger, not for our breakpoints.
+fn debugger_works(options: &[&str]) {
+    if !Path::new("/usr/bin/gdb").exists() {
+        return crate::harness::skipped("no gdb");
+    }
+    let command = command("/usr/bin/gdb", &["-nx", "-batch", "-ex", "run", "/bin/true"]);
+    let trace = trace(options, &["p:malloc libc.so.6:malloc"], &command);
+    assert!(trace.run.stdout.contains("exited normally"), "{}{}", trace.run.stdout, trace.run.stderr);
+    assert!(trace.summary("malloc").hits > 0);
+}
+
+#[test]
+fn a_debugger_under_probes_runs_its_target() {
+    debugger_works(&["-c"]);
+}
+
+#[test]
+fn a_followed_debugger_runs_its_target() {
+    debugger_works(&["-c", "-f"]);
 }

@@ -27,3 +27,8 @@ scenarios! {
     glibc_static: "signals.static";
     musl: "signals.musl";
 }
+
+#[test]
+fn masks_that_cannot_be_written_do_not_block_our_traps() {
+    unchanged("signals", "in_constant_masks");
+}

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -165,6 +166,19 @@ static void in_sigsuspend(void)
     report(sigsuspend(&mask));
 }
 
+/* A mask that nobody can write. */
+static void in_constant_masks(void)
+{
+    sigset_t *mask = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    *mask = waiting_mask();
+    mprotect(mask, 4096, PROT_READ);
+    int first = sigsuspend(mask);
+    waiting_mask();
+    int second = ppoll(0, 0, &long_time, mask);
+    waiting_mask();
+    report(first + second + pselect(0, 0, 0, 0, &long_time, mask));
+}
+
 static void in_ppoll(void)
 {
     sigset_t mask = waiting_mask();
@@ -217,6 +231,7 @@ static const struct scenario scenarios[] = {
     {"handler_with_full_mask", handler_with_full_mask},
     {"thread_born_blocked", thread_born_blocked},
     {"in_sigsuspend", in_sigsuspend},
+    {"in_constant_masks", in_constant_masks},
     {"in_ppoll", in_ppoll},
     {"in_pselect", in_pselect},
     {"in_epoll_pwait", in_epoll_pwait},

@@ -5,10 +5,14 @@ use core::arch::asm;
 /// System call numbers (Linux `arch/x86/entry/syscalls/syscall_64.tbl`).
 #[expect(missing_docs, reason = "the names are the kernel's")]
 pub mod nr {
+    pub const OPEN: u64 = 2;
+    pub const CLOSE: u64 = 3;
     pub const RT_SIGACTION: u64 = 13;
     pub const RT_SIGPROCMASK: u64 = 14;
+    pub const PWRITE64: u64 = 18;
     pub const SCHED_YIELD: u64 = 24;
     pub const GETPID: u64 = 39;
+    pub const PTRACE: u64 = 101;
     pub const GETPPID: u64 = 110;
     pub const EXECVE: u64 = 59;
     pub const EXIT: u64 = 60;

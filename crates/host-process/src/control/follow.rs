@@ -11,10 +11,14 @@ use super::trace::Trace;
 use super::{HostError, Result, maps, process};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use sync::primitive::Ordering;
 
 /// More stops than this between the agent's message and the end of `execve` do not happen.
 const STOPS: usize = 1000;
+
+/// How long an `execve` may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a watched `execve` ended.
 enum End {
@@ -91,7 +95,7 @@ fn watch(pid: i32, tid: i32) -> Result<End> {
     let (mut entered, mut executed) = (false, false);
     for _ in 0..STOPS {
         let mut signal = 0;
-        match ptrace::wait(thread) {
+        match ptrace::wait_for(thread, PATIENCE) {
             // When another thread than the leader executes, it takes the leader's id.
             Err(HostError::Gone { .. }) if thread != pid => {
                 thread = pid;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use symbols::{Libc, UnwinderStatus};
 
 /// System calls whose sites are guarded always: they change what happens to `SIGTRAP`, or forbid system calls.
-const GUARDED: [i64; 9] = [
+const GUARDED: [i64; 12] = [
+    libc::SYS_ptrace,
+    libc::SYS_execve,
+    libc::SYS_execveat,
     libc::SYS_prctl,
     libc::SYS_seccomp,
     libc::SYS_rt_sigaction,
@@ -67,9 +70,6 @@ fn guarded(object: &Mapped, needs: Needs) -> Vec<u64> {
     let mut numbers: Vec<u32> = GUARDED.iter().map(|&n| n as u32).collect();
     if needs.returns {
         numbers.extend([libc::SYS_exit as u32, libc::SYS_exit_group as u32]);
-    }
-    if needs.exec {
-        numbers.extend([libc::SYS_execve as u32, libc::SYS_execveat as u32]);
     }
     let stackless = |&(at, number): &(u64, u32)| i64::from(number) == libc::SYS_exit && follows_munmap(object, at);
     let mut sites = object.object.signal_syscall_sites(&numbers);

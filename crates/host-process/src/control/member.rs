@@ -112,10 +112,12 @@ impl Member {
         member.complete = is_complete(&member.target.objects);
         let mut found: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
         for site in sites {
-            let chain = table::chain(&probes, site.first);
+            // One that its parent was just taking off has no owner here.
+            let mut chain = table::chain(&probes, site.first);
+            chain.retain(|&index| probes.get(index as usize).is_some_and(|p| p.registered));
             let known = chain.iter().filter_map(|&index| Some((index, probes.get(index as usize)?)));
             let mut bits = 0;
-            for (index, probe) in known.filter(|(_, p)| site.armed && p.registered) {
+            for (index, probe) in known.filter(|_| site.armed) {
                 let place = (site.data.address, index);
                 match probe.kind {
                     Some(Kind::Internal) => {

@@ -304,8 +304,8 @@ impl Trace {
         let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned, Some(tid)));
         member.states = placed;
         self.say(format!(
-            "process {pid} installs a seccomp filter, which could end it for a system call that a probe needs: its probes \
-             were removed before"
+            "process {pid} is about to restrict its own system calls (seccomp), and could be ended for one that a probe \
+             needs: its probes were removed before"
         ));
         let mail = Mail { pid, shared, bank };
         mail.resume();

@@ -5,18 +5,16 @@
 //! identity and, if the trace follows children, a bank of its own; otherwise its hits are stepped over, uncounted.
 //! A `vfork` child shares its parent's memory, page and bank included, and counts as its parent.
 
-use super::{Memory, mailbox};
+use super::{Memory, debuggee, mailbox};
 use crate::abi::{Bank, FLAG_FOLLOW, NO_BANK, Shared};
 use cpu::{nr, syscall};
 use sync::primitive::Ordering;
 
-/// `kcmp(2)`: do two processes share their memory?
-const KCMP_VM: u64 = 1;
 /// [`Identity::bank`](crate::abi::Identity::bank) while a thread sets the identity up.
 const BUSY: u64 = u64::MAX - 1;
 /// [`Identity::pid`](crate::abi::Identity::pid) of a child whose hits nobody wants: it makes no system call for them,
 /// since it may be in a sandbox that ends it for one.
-const UNCOUNTED: u64 = u64::MAX;
+pub(crate) const UNCOUNTED: u64 = u64::MAX;
 
 /// Gives this process its identity if it has none.
 pub(crate) fn notice(memory: Memory) {
@@ -54,12 +52,9 @@ fn is_followed(memory: Memory) -> bool {
 /// It may be a `vfork` child of a process that has not hit a probe itself: the memory, and with it the identity, is its
 /// parent's.
 fn claim_own(memory: Memory) -> (u64, u64) {
-    // SAFETY: these calls have no memory argument.
-    let (own, parent) =
-        unsafe { (syscall(nr::GETPID, [0; 6]).cast_unsigned(), syscall(nr::GETPPID, [0; 6]).cast_unsigned()) };
-    // SAFETY: as above.
-    let same = unsafe { syscall(nr::KCMP, [own, parent, KCMP_VM, 0, 0, 0]) } == 0;
-    let pid = if same { parent } else { own };
+    let call = if debuggee::shares_memory_with_parent() { nr::GETPPID } else { nr::GETPID };
+    // SAFETY: neither call has an argument.
+    let pid = unsafe { syscall(call, [0; 6]) }.cast_unsigned();
     (claim(memory, pid).unwrap_or(NO_BANK), pid)
 }
 

@@ -13,6 +13,7 @@
 //!   signals' handlers run under it. The bit for `SIGTRAP` is cleared in the caller's set, or in a copy of it.
 //! * `seccomp`, `prctl(PR_SET_SECCOMP)`, syscall user dispatch: the filter might end the process for a system call of ours, so the tool takes
 //!   the probes out before it is installed.
+//! * `ptrace(PTRACE_TRACEME)`: the program is a debugger ([`debuggee`]).
 //! * `exit`: the thread's return probes are accounted for. `execve`, `execveat`: the tool is told, if it follows.
 //!
 //! [`Home::app_trap`]: crate::abi::Home::app_trap
@@ -20,7 +21,7 @@
 use super::host::TrapHost;
 use super::memory::{read, read_word, write};
 use super::start::{SigAction, sigaction};
-use super::{SIGTRAP, SIGTRAP_BIT, blocked, mailbox};
+use super::{SIGTRAP, SIGTRAP_BIT, blocked, debuggee, mailbox};
 use crate::abi::{Detour, FLAG_FOLLOW, event};
 use cpu::nr;
 use hit::Next;
@@ -36,6 +37,7 @@ const SYSCALL_BYTES: u64 = 2;
 /// `sizeof(kernel_sigset_t)`.
 const SET_BYTES: u64 = 8;
 const SIGNALS: u64 = 64;
+const PTRACE_TRACEME: u64 = 0;
 const PR_SET_SECCOMP: u64 = 22;
 const PR_SET_SYSCALL_USER_DISPATCH: u64 = 59;
 /// The bits of an `int`.
@@ -86,6 +88,7 @@ pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
         }
         nr::PRCTL if first == PR_SET_SECCOMP || first == PR_SET_SYSCALL_USER_DISPATCH => sandbox(host),
         nr::SECCOMP if first <= SECCOMP_SET_MODE_FILTER => sandbox(host),
+        nr::PTRACE if first == PTRACE_TRACEME && debuggee::asks(host.memory, host.tid()) => done(host, regs, 0),
         nr::EXECVE => exec(host, AT_FDCWD, first),
         nr::EXECVEAT => exec(host, first, second),
         _ => Next::Step,
@@ -149,7 +152,8 @@ fn sandbox(host: &TrapHost<'_>) -> Next {
 
 /// The program at `path`, from the folder `directory`, is about to be executed.
 fn exec(host: &TrapHost<'_>, directory: u64, path: u64) -> Next {
-    if host.memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW != 0 {
+    let traced = debuggee::executes(host.memory, host.tid());
+    if !traced && host.memory.home.flags.load(Ordering::Relaxed) & FLAG_FOLLOW != 0 {
         mailbox::tell(host.memory, host.tid(), event::EXEC, [path, directory]);
     }
     Next::Step

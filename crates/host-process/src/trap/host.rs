@@ -1,7 +1,7 @@
 //! The hit path's host: what it needs, from the memory that the tool prepared.
 
-use super::memory::{read, read_word};
-use super::{Memory, guard, mailbox, record, unwind};
+use super::memory::{self, read, read_word};
+use super::{Memory, debuggee, fork, guard, mailbox, record, unwind};
 use crate::abi::{Home, PAYLOAD_BYTES, STUB_BYTES, action, event};
 use core::cell::{Cell, RefCell};
 use cpu::SignalFrame;
@@ -125,9 +125,12 @@ impl<'f> TrapHost<'f> {
 
     /// Whether the running process is the one whose memory this is; a `vfork` child is not.
     pub(crate) fn is_own_process(&self) -> bool {
+        let known = self.memory.identity().pid.load(Ordering::Relaxed);
+        if known == fork::UNCOUNTED {
+            return !debuggee::shares_memory_with_parent();
+        }
         // SAFETY: `getpid` has no argument.
-        let pid = unsafe { cpu::syscall(cpu::nr::GETPID, [0; 6]) }.cast_unsigned();
-        self.memory.identity().pid.load(Ordering::Relaxed) == pid
+        known == unsafe { cpu::syscall(cpu::nr::GETPID, [0; 6]) }.cast_unsigned()
     }
 }
 
@@ -217,5 +220,17 @@ impl Host for TrapHost<'_> {
         // Between the look and the exchange only another thread's `munmap` of a stack that this thread unwinds could
         // take the word away.
         read_word(self.tid(), address) == Some(old) && self.exchange(address, old, new)
+    }
+
+    fn contiguous(&self, low: u64, high: u64) -> bool {
+        // Where stacks of threads lie side by side without guard pages (`pthread_attr_setstack`), the C library has put
+        // the thread's control block, which the fs base points at, at the upper end of its stack.
+        let end = memory::thread_control_block();
+        !(low < end && end <= high) && memory::is_readable(self.tid(), low, high)
+    }
+
+    fn relax(&self) {
+        // SAFETY: `sched_yield` has no argument.
+        unsafe { cpu::syscall(cpu::nr::SCHED_YIELD, [0; 6]) };
     }
 }

@@ -6,6 +6,8 @@
 use cpu::{nr, syscall};
 
 const PROCESS_VM_WRITEV: u64 = 311;
+const ARCH_PRCTL: u64 = 158;
+const ARCH_GET_FS: u64 = 0x1003;
 const PAGE: u64 = 4096;
 
 /// `struct iovec`.
@@ -33,6 +35,48 @@ fn transfer(number: u64, tid: u64, local: IoVec, address: u64) -> i64 {
     // remote side is checked by the kernel. Writing the target's memory is what the program asked for in the system
     // call that is being carried out, and no Rust object of ours lies there.
     unsafe { syscall(number, [tid, (&raw const local) as u64, 1, (&raw const remote) as u64, 1, 0]) }
+}
+
+/// The fs base, which points at the running thread's control block (x86-64 ABI of thread-local storage); 0 when it
+/// has none.
+pub(crate) fn thread_control_block() -> u64 {
+    let mut base = 0u64;
+    // SAFETY: `ARCH_GET_FS` writes one word to the address, which is that of a local variable.
+    unsafe { syscall(ARCH_PRCTL, [ARCH_GET_FS, (&raw mut base) as u64, 0, 0, 0, 0]) };
+    base
+}
+
+/// Pages that one call of [`is_readable`] looks at.
+const BATCH: usize = 32;
+
+/// Whether every page from `low` to `high` can be read. Memory that was never touched is, with zeroes.
+pub(crate) fn is_readable(tid: u64, low: u64, high: u64) -> bool {
+    let mut page = low - low % PAGE;
+    while page <= high {
+        let rest = (high - page) / PAGE + 1;
+        let count = rest.min(BATCH as u64);
+        if !are_readable(tid, page, count as usize) {
+            return false;
+        }
+        let Some(next) = page.checked_add(count * PAGE) else { return true };
+        page = next;
+    }
+    true
+}
+
+/// Whether a byte of each of `count` pages, at most [`BATCH`], can be read.
+fn are_readable(tid: u64, first: u64, count: usize) -> bool {
+    let mut bytes = [0u8; BATCH];
+    let mut remote: [IoVec; BATCH] = [[0, 1]; BATCH];
+    for (i, part) in (0u64..).zip(&mut remote) {
+        part[0] = first.wrapping_add(i * PAGE);
+    }
+    let local: IoVec = [bytes.as_mut_ptr() as u64, count as u64];
+    let (from, to) = ((&raw const remote) as u64, (&raw const local) as u64);
+    // SAFETY: both lists live on this stack until the call returns, `count` is at most their length, and the kernel
+    // writes no more than `count` bytes of `bytes`; it checks the remote side.
+    let read = unsafe { syscall(nr::PROCESS_VM_READV, [tid, to, 1, from, count as u64, 0]) };
+    read == count as i64
 }
 
 /// Copies the string at `address`, up to its NUL or `out`'s end; the number of bytes, or `None` when it is not readable.

@@ -16,6 +16,7 @@
 //! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: [`foreign`].
 
 mod blocked;
+mod debuggee;
 mod foreign;
 mod fork;
 mod guard;

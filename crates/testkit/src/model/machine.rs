@@ -69,6 +69,8 @@ pub struct Machine {
     pub(crate) handler_calls: Mutex<Option<u64>>,
     /// How many records there is room for.
     pub(crate) room: Mutex<usize>,
+    /// Whether the hit path can find out what a signal has interrupted.
+    pub(crate) knows_interrupted: Mutex<bool>,
 }
 
 /// Bytes of a stack.
@@ -102,6 +104,7 @@ impl Machine {
             log: Mutex::default(),
             handler_calls: Mutex::default(),
             room: Mutex::new(usize::MAX),
+            knows_interrupted: Mutex::new(true),
         }
     }
 
@@ -146,6 +149,11 @@ impl Machine {
     /// There is room for this many records from now on.
     pub fn set_room(&self, records: usize) {
         *lock(&self.room) = records;
+    }
+
+    /// From now on the hit path knows the stack pointer that a signal has interrupted, or does not.
+    pub fn set_knows_interrupted(&self, known: bool) {
+        *lock(&self.knows_interrupted) = known;
     }
 
     pub(crate) fn record(&self, event: Event) -> bool {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+const PAGE: u64 = 4096;
+
 /// A part of the address space.
 #[derive(Debug)]
 struct Region {
@@ -45,6 +47,12 @@ impl Memory {
     #[must_use]
     pub fn holds(&self, address: u64, length: usize) -> bool {
         (0..length as u64).all(|i| self.byte(address.wrapping_add(i)).is_some())
+    }
+
+    /// Whether every page from `low` to `high` is mapped; a region begins and ends with a page.
+    #[must_use]
+    pub fn is_whole(&self, low: u64, high: u64) -> bool {
+        (low / PAGE..=high / PAGE).all(|page| self.byte((page * PAGE).max(low)).is_some())
     }
 
     /// Reads bytes; false when not all are mapped.

@@ -50,6 +50,7 @@ pub use machine::{Event, Machine};
 pub use memory::Memory;
 pub use plain::{Plain, Whole, words, zeroed};
 pub use runtime::{CONTEXT_CFA, CONTEXT_PC, JUMP_BUFFER_PC, JUMP_BUFFER_SP, Runtime, Service};
+pub(crate) use runtime::{SIGNAL_FRAME, SIGNAL_FRAME_SP};
 pub use table::{Tables, halves};
 pub use trap::{Action, Trap};
 

@@ -34,7 +34,7 @@ unsafe impl Plain for Bucket {}
 unsafe impl Whole for Site {}
 // SAFETY: `repr(C)`; four words, four halves, six words and four more are the 128 bytes that `hit` asserts.
 unsafe impl Whole for Instance {}
-// SAFETY: `repr(C)`; two words and four halves.
+// SAFETY: `repr(C)`; three words and four halves.
 unsafe impl Whole for Pool {}
 // SAFETY: `repr(C)`; two words.
 unsafe impl Whole for Bucket {}

@@ -12,6 +12,12 @@ pub const JUMP_BUFFER_SP: u64 = 0;
 /// Offset of the program counter there.
 pub const JUMP_BUFFER_PC: u64 = 8;
 
+/// Where a signal's frame begins, below the upper end of the signal stack: a return address, the interrupted program
+/// counter, the interrupted stack pointer.
+pub(crate) const SIGNAL_FRAME: u64 = 64;
+/// Where the interrupted stack pointer is, below that end.
+pub(crate) const SIGNAL_FRAME_SP: u64 = SIGNAL_FRAME - 16;
+
 /// The function that a signal handler returns to.
 const RESTORER: &str = "restorer";
 

@@ -8,7 +8,7 @@
 //! At each question the world compares: the function that asks, its stack pointer, the callers that a walk has met. A
 //! probe that changes the true flow of control is seen at the next question, a wrong count at the end.
 
-use super::{Cpu, EXIT, JUMP_BUFFER_PC, JUMP_BUFFER_SP, Machine, Program, Runtime, Service};
+use super::{Cpu, EXIT, JUMP_BUFFER_PC, JUMP_BUFFER_SP, Machine, Program, Runtime, SIGNAL_FRAME, Service};
 use isa::x86::gpr;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -394,7 +394,7 @@ impl World {
     /// The kernel's part: a frame that `restorer` returns from, and the handler's call.
     fn signal(&mut self, machine: &Machine, cpu: &mut Cpu, function: usize, ask: u64) {
         let top = self.signal_top[&cpu.id];
-        let slot = top - 64;
+        let slot = top - SIGNAL_FRAME;
         for (offset, word) in [(0, machine.address("restorer")), (8, ask), (16, cpu.sp())] {
             assert!(machine.memory.set_word(slot + offset, word), "the signal stack is mapped");
         }

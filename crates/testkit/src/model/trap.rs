@@ -1,8 +1,8 @@
 //! The hit path's host.
 
-use super::interleave::pause;
+use super::interleave::{pause, wait_for_others};
 use super::machine::lock;
-use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, X86};
+use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, SIGNAL_FRAME_SP, X86};
 use hit::returns::{Instance, Returns, SAVED_ARGUMENTS, SignalStack};
 use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
 use isa::x86::{BREAKPOINT, Op, Regs, gpr};
@@ -237,5 +237,19 @@ impl Host for Trap<'_> {
 
     fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
         self.exchange(address, old, new)
+    }
+
+    fn contiguous(&self, low: u64, high: u64) -> bool {
+        pause();
+        self.machine.memory.is_whole(low, high)
+    }
+
+    fn relax(&self) {
+        let _ = wait_for_others();
+    }
+
+    fn interrupted(&self, _: u64, signal: SignalStack) -> Option<u64> {
+        let known = *lock(&self.machine.knows_interrupted);
+        known.then(|| self.machine.memory.word(signal.high.wrapping_sub(SIGNAL_FRAME_SP))).flatten()
     }
 }

@@ -4,13 +4,17 @@
 use crate::model::{internal, registry, returns};
 use kprobes::{Handle, Registry};
 use std::collections::VecDeque;
+use sync::primitive::Ordering::Relaxed;
 use testkit::model::script::{Deed, Watch, World, asks, functions};
 use testkit::model::{Action, Control, Cpu, End, Machine};
 
 pub(crate) const LIMIT: usize = 20_000;
 
-/// Where the stacks begin: three near each other, as coroutines' are, and places above and below for signal stacks.
-pub(crate) const STACKS: [u64; 3] = [0x7000_0000, 0x7000_2000, 0x7000_4000];
+/// Where the stacks begin: three near each other with guard pages between, as coroutines' are, and places above and
+/// below for signal stacks.
+pub(crate) const STACKS: [u64; 3] = [0x7000_0000, 0x7000_3000, 0x7000_6000];
+/// Stacks side by side, without guard pages.
+pub(crate) const ADJACENT: [u64; 3] = [0x7100_0000, 0x7100_2000, 0x7100_4000];
 pub(crate) const SIGNAL_BELOW: u64 = 0x6000_0000;
 pub(crate) const SIGNAL_ABOVE: u64 = 0x7800_0000;
 
@@ -30,19 +34,16 @@ pub(crate) fn machine(instances: usize) -> (Machine, Vec<u64>) {
     (machine, tops)
 }
 
-/// Stacks too far from each other to be taken for parts of one.
-pub(crate) const FAR: [u64; 2] = [0x7100_0000, 0x7200_0000];
-
 impl Stage {
     pub(crate) fn new(probes: Probes<'_>, instances: usize) -> Self {
         let (machine, tops) = machine(instances);
         Self::on(machine, &tops, probes)
     }
 
-    /// With two stacks, far from each other.
-    pub(crate) fn far(probes: Probes<'_>, instances: usize) -> Self {
+    /// With stacks that no guard pages separate.
+    pub(crate) fn adjacent(probes: Probes<'_>, instances: usize) -> Self {
         let (mut machine, _) = machine(instances);
-        let tops = FAR.map(|s| machine.add_stack(s));
+        let tops = ADJACENT.map(|s| machine.add_stack(s));
         Self::on(machine, &tops, probes)
     }
 
@@ -100,6 +101,18 @@ impl Stage {
         }
     }
 
+    /// What holds also where single counts are off: entries = returned + unwound + active.
+    pub(crate) fn check_sums(&self) {
+        let active = |id: u32| -> u32 {
+            let probes = self.machine.tables.probes.iter().filter(|p| p.id.load(Relaxed) == id);
+            probes.map(|p| p.active.load(Relaxed)).sum()
+        };
+        for watch in &self.world.watches {
+            let [hits, returns, unwound, ..] = self.machine.tables.counts(watch.id);
+            assert_eq!(hits, returns + unwound + u64::from(active(watch.id)), "probe {}", watch.id);
+        }
+    }
+
     /// Runs a script on one thread to its end, and compares.
     pub(crate) fn play(&mut self, function: usize, deeds: impl IntoIterator<Item = Deed>) {
         self.script(deeds);
@@ -119,6 +132,19 @@ pub(crate) fn ask(machine: &Machine, world: &mut World, cpu: &mut Cpu, deeds: u6
         machine.step(cpu, world);
     }
     panic!("it does not end");
+}
+
+/// Steps until the thread is about to execute the instruction `offset` bytes into a function.
+pub(crate) fn step_to(stage: &mut Stage, cpu: &mut Cpu, function: &str, offset: u64) {
+    let at = stage.machine.address(function) + offset;
+    for _ in 0..LIMIT {
+        if cpu.regs.rip == at && cpu.trapped.is_none() {
+            return;
+        }
+        assert_eq!(cpu.end, None);
+        stage.machine.step(cpu, &mut stage.world);
+    }
+    panic!("it never comes to {function}+{offset}");
 }
 
 pub(crate) fn name(function: usize) -> &'static str {

@@ -1,0 +1,114 @@
+//! The target's code: functions with their boundaries, and instructions as they are without any breakpoint.
+
+use crate::site::SiteRecord;
+use crate::{Error, Host, Isa};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use hit::ORIGINAL_BYTES;
+
+/// How an instruction is displaced, and the bytes that stand there without any probe.
+pub(crate) type Planned<H> = (<<H as Host>::Isa as Isa>::Plan, [u8; ORIGINAL_BYTES]);
+
+/// A function that was looked at.
+#[derive(Debug)]
+struct Known {
+    start: u64,
+    boundaries: Vec<u64>,
+    code: Vec<u8>,
+}
+
+impl Known {
+    fn check_boundary(&self, address: u64) -> Result<(), Error> {
+        let at = self.boundaries.partition_point(|&b| b < address);
+        match self.boundaries.get(at) {
+            Some(&b) if b == address => Ok(()),
+            after => {
+                let before = at.checked_sub(1).and_then(|i| self.boundaries.get(i)).copied().unwrap_or(self.start);
+                let after = after.copied().unwrap_or(self.start + self.code.len() as u64);
+                Err(Error::NotBoundary { address, before, after })
+            }
+        }
+    }
+
+    fn check_same(&self, address: u64, now: &[u8]) -> Result<(), Error> {
+        let rest = address.checked_sub(self.start).and_then(|at| self.code.get(at as usize..));
+        let same = rest.is_some_and(|code| code.starts_with(now));
+        same.then_some(()).ok_or(Error::Changed { address })
+    }
+}
+
+/// The functions that were looked at, by start: each is asked for, and decoded, once.
+///
+/// Another object may have come to its place since. So what is remembered can allow, but not refuse: before that the
+/// host is asked again.
+#[derive(Debug, Default)]
+pub(crate) struct Functions(BTreeMap<u64, Known>);
+
+impl Functions {
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Refuses an address at which no instruction of its function begins.
+    pub(crate) fn check_boundary<H: Host>(&mut self, host: &mut H, address: u64) -> Result<(), Error> {
+        self.check(host, address, |known| known.check_boundary(address))
+    }
+
+    /// Refuses an instruction that is not the one that was proved to begin here.
+    pub(crate) fn check_same<H: Host>(&mut self, host: &mut H, address: u64, now: &[u8]) -> Result<(), Error> {
+        self.check(host, address, |known| known.check_same(address, now).and_then(|()| known.check_boundary(address)))
+    }
+
+    fn check<H: Host>(
+        &mut self,
+        host: &mut H,
+        address: u64,
+        check: impl Fn(&Known) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let before = self.0.range(..=address).next_back().map(|(_, known)| known);
+        let remembered = before.filter(|known| address - known.start < known.code.len() as u64);
+        if remembered.is_some_and(|known| check(known).is_ok()) {
+            return Ok(());
+        }
+        let function = host.function(address)?;
+        let boundaries = H::Isa::boundaries(&function.code, function.start);
+        let known = Known { start: function.start, boundaries, code: function.code };
+        let result = check(&known);
+        self.0.insert(known.start, known);
+        result
+    }
+}
+
+/// Reads code with our own breakpoints taken out. Near the end of a mapping fewer bytes may be there.
+pub(crate) fn original<H: Host>(
+    sites: &BTreeMap<u64, SiteRecord>,
+    host: &mut H,
+    address: u64,
+    bytes: &mut [u8; ORIGINAL_BYTES],
+) -> Result<usize, Error> {
+    let mut length = bytes.len();
+    while let Err(error) = host.read(address, bytes.get_mut(..length).unwrap_or_default()) {
+        length -= 1;
+        if length == 0 {
+            return Err(error);
+        }
+    }
+    let end = address.saturating_add(length as u64);
+    for (&at, site) in sites.range(address..end).filter(|(_, s)| s.armed) {
+        if let Some(byte) = bytes.get_mut((at - address) as usize) {
+            *byte = site.data.original[0];
+        }
+    }
+    Ok(length)
+}
+
+/// Whether a breakpoint stands at `address`; not, where nothing is mapped.
+pub(crate) fn stands<H: Host>(host: &mut H, address: u64) -> bool {
+    let mut now = [0u8];
+    host.read(address, &mut now).is_ok() && now == [H::Isa::BREAKPOINT]
+}
+
+/// Writes text, if there is something to write.
+pub(crate) fn patch<H: Host>(host: &mut H, bytes: &[(u64, u8)]) -> Result<(), Error> {
+    if bytes.is_empty() { Ok(()) } else { host.patch(bytes) }
+}

@@ -1,0 +1,251 @@
+//! Registering a batch: check all, prepare all, then make it visible; see the crate's documentation for why so.
+
+use crate::code::{Planned, patch};
+use crate::host::{Host, Isa, ProbeData, ReturnScheme, SiteData};
+use crate::registry::summary;
+use crate::request::Member;
+use crate::site::{Bits, Chained, SiteRecord};
+use crate::{Error, Handle, Placement, ProbeKind, Registry, Request};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use hit::{Kind, ORIGINAL_BYTES};
+
+/// An error, and which request of the batch it belongs to.
+type At<T> = Result<T, (usize, Error)>;
+
+/// A batch that nothing refuses.
+struct Checked<H: Host> {
+    /// For each request, where its breakpoints are needed.
+    places: Vec<(Vec<u64>, Option<ReturnScheme>)>,
+    /// Sites to make, and the first request that needs each.
+    sites: BTreeMap<u64, (usize, Planned<H>)>,
+    /// How many bits are needed at each site.
+    bits: BTreeMap<u64, usize>,
+}
+
+/// A probe of a batch that is stored and not yet visible.
+struct Stored {
+    request: usize,
+    member: Member,
+    bit: Option<u32>,
+}
+
+impl Registry {
+    /// Registers all of `requests`, or none.
+    ///
+    /// # Errors
+    ///
+    /// The index of the request that failed, and why. Nothing of the batch is live, and the target's text is as
+    /// before. All requests are checked before anything is prepared.
+    pub fn register<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Vec<Handle>> {
+        let Checked { places, sites, .. } = self.check_all(host, requests)?;
+        for (address, (request, (plan, original))) in sites {
+            self.make_site(host, address, &plan, original).map_err(|error| (request, error))?;
+        }
+        let stored = self.store_all(host, requests, &places)?;
+        self.expose(host, &stored)?;
+        Ok(self.handles(requests, places, &stored))
+    }
+
+    /// Checks all requests. The target is only read.
+    fn check_all<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Checked<H>> {
+        let places = Vec::with_capacity(requests.len());
+        let mut batch = Checked { places, sites: BTreeMap::new(), bits: BTreeMap::new() };
+        for (index, request) in requests.iter().enumerate() {
+            self.check_one(host, index, request, &mut batch).map_err(|error| (index, error))?;
+        }
+        Ok(batch)
+    }
+
+    fn check_one<H: Host>(
+        &mut self,
+        host: &mut H,
+        index: usize,
+        request: &Request,
+        batch: &mut Checked<H>,
+    ) -> Result<(), Error> {
+        let (addresses, scheme) = self.addresses(host, request)?;
+        for &address in &addresses {
+            if !batch.sites.contains_key(&address) && !self.is_usable(host, address)? {
+                let planned = self.plan(host, address, &request.kind)?;
+                batch.sites.insert(address, (index, planned));
+            }
+            if role(request, scheme.as_ref()).0 == Kind::Return {
+                let old = self.sites.get(&address).filter(|_| !batch.sites.contains_key(&address));
+                let available = old.map_or_else(|| Bits::default().available(), |site| site.bits.available());
+                let needed = batch.bits.entry(address).or_default();
+                if *needed == available {
+                    return Err(Error::TooManyReturns { address });
+                }
+                *needed += 1;
+            }
+        }
+        batch.places.push((addresses, scheme));
+        Ok(())
+    }
+
+    /// Prepares a site: slot, copy, entry in the table.
+    fn make_site<H: Host>(
+        &mut self,
+        host: &mut H,
+        address: u64,
+        plan: &<H::Isa as Isa>::Plan,
+        original: [u8; ORIGINAL_BYTES],
+    ) -> Result<(), Error> {
+        let slot = host.slot(address)?;
+        let refused = |why: String| Error::Refused { address, why };
+        let image = H::Isa::image(plan, address, slot).map_err(refused)?;
+        host.write_slot(slot, &image)?;
+        let operation = H::Isa::operation(plan);
+        let data = SiteData {
+            address,
+            slot,
+            op: operation.unwrap_or_default(),
+            original,
+            how: if operation.is_some() { hit::Site::EMULATE } else { 0 },
+            length: u32::from(H::Isa::length(plan)),
+        };
+        let index = self.next_site;
+        host.store_site(index, &data)?;
+        host.publish(address, index)?;
+        self.next_site += 1;
+        if let Some(old) = self.sites.insert(address, SiteRecord::new(index, data)) {
+            self.abandon(host, old);
+        }
+        Ok(())
+    }
+
+    /// Stores the probes of all requests, or none.
+    fn store_all<H: Host>(
+        &mut self,
+        host: &mut H,
+        requests: &[Request],
+        places: &[(Vec<u64>, Option<ReturnScheme>)],
+    ) -> At<Vec<Stored>> {
+        let mut stored = Vec::with_capacity(requests.len());
+        for (index, (request, (addresses, scheme))) in requests.iter().zip(places).enumerate() {
+            for &address in addresses {
+                match self.store(host, request, scheme.as_ref(), address) {
+                    Ok((member, bit)) => stored.push(Stored { request: index, member, bit }),
+                    Err(error) => {
+                        self.discard(&stored);
+                        return Err((index, error));
+                    }
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Stores a probe and its program.
+    fn store<H: Host>(
+        &mut self,
+        host: &mut H,
+        request: &Request,
+        scheme: Option<&ReturnScheme>,
+        address: u64,
+    ) -> Result<(Member, Option<u32>), Error> {
+        let code = self.program(host, &request.program)?;
+        let (kind, maxactive, data) = role(request, scheme);
+        let probe = self.free_probes.last().copied().unwrap_or(self.next_probe);
+        let site = self.sites.get_mut(&address).ok_or(Error::NotText { address })?;
+        let bit = match kind {
+            Kind::Return => Some(site.bits.take().ok_or(Error::TooManyReturns { address })?),
+            _ => None,
+        };
+        let (id, record, bits) = (request.id, request.record, bit.unwrap_or(0));
+        let data = ProbeData { kind, id, record, code, bit: bits, maxactive, data, next: 0 };
+        if let Err(error) = host.store_probe(probe, &data) {
+            bit.into_iter().for_each(|bit| site.bits.untake(bit));
+            return Err(error);
+        }
+        if self.free_probes.pop().is_none() {
+            self.next_probe += 1;
+        }
+        self.serial += 1;
+        Ok((Member { address, probe, serial: self.serial }, bit))
+    }
+
+    /// Where a fetch program is stored, and its length.
+    fn program<H: Host>(&mut self, host: &mut H, program: &[u8]) -> Result<(u32, u32), Error> {
+        if program.is_empty() {
+            return Ok((0, 0));
+        }
+        let length = program.len() as u32;
+        if let Some(&at) = self.programs.get(program) {
+            return Ok((at, length));
+        }
+        let at = host.store_program(program)?;
+        self.programs.insert(program.into(), at);
+        Ok((at, length))
+    }
+
+    /// Gives back what stored probes have, which no handler has seen.
+    fn discard(&mut self, stored: &[Stored]) {
+        for stored in stored.iter().rev() {
+            self.free_probes.push(stored.member.probe);
+            if let (Some(bit), Some(site)) = (stored.bit, self.sites.get_mut(&stored.member.address)) {
+                site.bits.untake(bit);
+            }
+        }
+    }
+
+    /// Makes a stored batch visible: chains first, breakpoints last. What a failure leaves visible is taken off again.
+    fn expose<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> At<()> {
+        let Err((chained, error)) = self.try_to_expose(host, stored) else { return Ok(()) };
+        let (visible, hidden) = stored.split_at_checked(chained).unwrap_or((stored, &[]));
+        self.discard(hidden);
+        // What cannot be taken off now is tried again with the next removal; the first failure says why.
+        let _ = self.take_off(host, visible.iter().map(|s| s.member));
+        let failed = visible.last().or(stored.first()).map_or(0, |s| s.request);
+        Err((failed, error))
+    }
+
+    /// As [`expose`](Self::expose); an error comes with the number of probes that may be visible.
+    fn try_to_expose<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> At<()> {
+        let mut plant: Vec<(u64, u8)> = Vec::new();
+        for (index, &Stored { member, bit, .. }) in stored.iter().enumerate() {
+            let address = member.address;
+            let failed = |error| (index + 1, error);
+            let site = self.sites.get_mut(&address).ok_or((index, Error::NotText { address }))?;
+            let new = Chained { probe: member.probe, serial: member.serial, bit, retired: false };
+            site.append(host, new).map_err(failed)?;
+            if !site.armed {
+                (site.armed, site.noted) = (true, true);
+                plant.push((address, H::Isa::BREAKPOINT));
+                host.set_armed(site.index, true).map_err(failed)?;
+            }
+        }
+        patch(host, &plant).map_err(|error| (stored.len(), error))
+    }
+
+    fn handles(
+        &self,
+        requests: &[Request],
+        places: Vec<(Vec<u64>, Option<ReturnScheme>)>,
+        stored: &[Stored],
+    ) -> Vec<Handle> {
+        let mut members = stored.iter().map(|s| s.member);
+        let handle = |(request, (addresses, scheme)): (&Request, (Vec<u64>, Option<ReturnScheme>))| {
+            let site = addresses.first().and_then(|a| self.sites.get(a));
+            let step = site.map_or(Placement::Boosted, SiteRecord::placement);
+            Handle {
+                members: members.by_ref().take(addresses.len()).collect(),
+                address: request.address,
+                placement: summary(&request.kind, scheme, step),
+            }
+        };
+        requests.iter().zip(places).map(handle).collect()
+    }
+}
+
+/// What a request's probes are: kind, `maxactive`, and [`hit::Probe::data`].
+fn role(request: &Request, scheme: Option<&ReturnScheme>) -> (Kind, u32, u64) {
+    match (&request.kind, scheme) {
+        (ProbeKind::Entry, _) => (Kind::Entry, 0, request.address),
+        (ProbeKind::Internal { data }, _) => (Kind::Internal, 0, *data),
+        (ProbeKind::Return { .. }, Some(ReturnScheme::Sites(..))) => (Kind::ReturnSite, 0, request.address),
+        (ProbeKind::Return { maxactive }, _) => (Kind::Return, *maxactive, request.address),
+    }
+}

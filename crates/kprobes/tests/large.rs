@@ -1,0 +1,159 @@
+//! Large batches cost a few calls of the host's for each probe, wherever the probes are.
+
+use hit::OP_WORDS;
+use kprobes::{Error, Function, Host, Isa, ProbeData, ProbeKind, Registry, Request, ReturnScheme, SiteData};
+
+const BATCH: usize = 20_000;
+const TEXT: u64 = 0x1_0000;
+const FUNCTION: u64 = 64;
+
+/// An instruction set of single bytes.
+struct Bytes;
+
+impl Isa for Bytes {
+    type Plan = ();
+
+    const BREAKPOINT: u8 = 0xCC;
+    const MAX_LENGTH: usize = 1;
+
+    fn plan(_: &[u8], _: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn length((): &()) -> u8 {
+        1
+    }
+
+    fn operation((): &()) -> Option<[u64; OP_WORDS]> {
+        None
+    }
+
+    fn image((): &(), _: u64, _: u64) -> Result<Vec<u8>, String> {
+        Ok(vec![0])
+    }
+
+    fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
+        (start..start + code.len() as u64).collect()
+    }
+}
+
+/// A text of nothing but zeros, in functions of equal size.
+struct Zeros {
+    text: Vec<u8>,
+    calls: usize,
+}
+
+impl Zeros {
+    fn new() -> Self {
+        Self { text: vec![0; 2 * BATCH], calls: 0 }
+    }
+
+    fn count<T>(&mut self, value: T) -> Result<T, Error> {
+        self.calls += 1;
+        Ok(value)
+    }
+}
+
+impl Host for Zeros {
+    type Isa = Bytes;
+
+    fn read(&mut self, address: u64, out: &mut [u8]) -> Result<(), Error> {
+        let at = (address - TEXT) as usize;
+        let from = self.text.get(at..at + out.len()).ok_or(Error::NotText { address })?;
+        out.copy_from_slice(from);
+        self.count(())
+    }
+
+    fn function(&mut self, address: u64) -> Result<Function, Error> {
+        let start = address / FUNCTION * FUNCTION;
+        self.count(Function { start, code: vec![0; FUNCTION as usize] })
+    }
+
+    fn return_scheme(&mut self, _: u64) -> Result<ReturnScheme, Error> {
+        self.count(ReturnScheme::Stub)
+    }
+
+    fn slot(&mut self, address: u64) -> Result<u64, Error> {
+        self.count(address)
+    }
+
+    fn write_slot(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn store_program(&mut self, _: &[u8]) -> Result<u32, Error> {
+        self.count(0)
+    }
+
+    fn store_site(&mut self, _: u32, _: &SiteData) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn publish(&mut self, _: u64, _: u32) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn store_probe(&mut self, _: u32, _: &ProbeData) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn retire_probe(&mut self, _: u32) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn set_first(&mut self, _: u32, _: u32) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn set_next(&mut self, _: u32, _: u32) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn set_armed(&mut self, _: u32, _: bool) -> Result<(), Error> {
+        self.count(())
+    }
+
+    fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error> {
+        for &(address, byte) in bytes {
+            let place = self.text.get_mut((address - TEXT) as usize).ok_or(Error::NotText { address })?;
+            *place = byte;
+        }
+        self.count(())
+    }
+
+    fn grace(&mut self) {
+        self.calls += 1;
+    }
+}
+
+/// Registers and unregisters a probe at each of `addresses`, in two halves, with `most` calls for each probe.
+fn register_and_unregister(addresses: impl Iterator<Item = u64>, most: usize) {
+    let (mut registry, mut host) = (Registry::new(0, 0), Zeros::new());
+    let request = |address| Request {
+        address,
+        kind: ProbeKind::Entry,
+        id: 0,
+        record: true,
+        program: address.to_le_bytes().into(),
+    };
+    let requests: Vec<Request> = addresses.map(request).collect();
+    let handles = registry.register(&mut host, &requests).expect("nothing fails");
+    let (odd, even): (Vec<_>, Vec<_>) = handles.into_iter().enumerate().partition(|(i, _)| i % 2 == 1);
+    for half in [odd, even] {
+        let half: Vec<_> = half.into_iter().map(|(_, handle)| handle).collect();
+        registry.unregister(&mut host, &half).expect("nothing fails");
+    }
+    assert!(host.text.iter().all(|&b| b == 0));
+    assert!(host.calls < most * BATCH, "{} calls", host.calls);
+    assert_eq!(registry.used().1 as usize, BATCH);
+}
+
+#[test]
+fn twenty_thousand_probes_at_as_many_addresses_take_a_few_calls_each() {
+    register_and_unregister((TEXT..).take(BATCH), 15);
+}
+
+#[test]
+fn twenty_thousand_probes_at_one_address_take_a_few_calls_each() {
+    register_and_unregister(core::iter::repeat_n(TEXT, BATCH), 6);
+}
