@@ -38,7 +38,7 @@ pub(super) mod phase {
     pub(crate) const NEW: u32 = 4;
     /// A thread is in the trap of its return.
     pub(crate) const RETURNING: u32 = 5;
-    /// Returned through more than once, or after it was unwound, or its stub is somewhere still: it is never used again.
+    /// Returned through more than once, or after it was unwound: it is never used again.
     pub(crate) const SPENT: u32 = 6;
 }
 
@@ -139,14 +139,18 @@ impl Instance {
 
     /// The return is done: true when the instance is to be given back; a walker that holds it will otherwise.
     pub(super) fn finish(&self) -> bool {
-        let free = |state: u32| (state & PHASE == phase::RETURNING).then_some(phase::FREE | state & HELD);
+        let free = |state: u32| Some(phase::FREE | state & HELD);
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).is_ok_and(|was| was & HELD == 0)
     }
 
-    /// The walker that holds the instance lets go; its stub may stand where somebody returns through it, so it is never
-    /// used again.
-    pub(super) fn spend(&self) {
-        self.state.store(phase::SPENT, Ordering::Release);
+    /// It has returned while a walker held it, who has put its stub in a later activation's slot: it stays armed there,
+    /// to lead home, and nobody waits for its return. False when it is needed no more: it was returned through already.
+    pub(super) fn stay(&self) -> bool {
+        if self.state.load(Ordering::Acquire) != phase::FREE | HELD {
+            return false;
+        }
+        self.mask.store(0, Ordering::Relaxed);
+        self.settle(phase::FREE, phase::ARMED)
     }
 
     /// A walker holds the instance, if it is in this phase and nobody else does.
@@ -231,12 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_that_is_spent_during_its_return_is_not_given_back() {
+    fn an_instance_that_stays_returns_once_more() {
         let i = armed();
         assert!(i.hold(phase::ARMED) && i.settle(phase::ARMED, phase::RESTORED) && i.hold(phase::RESTORED));
         assert_eq!(i.depart(), phase::RESTORED);
-        i.spend();
-        assert!(!i.finish() && !i.begin());
+        assert!(!i.stay(), "its return is not finished");
+        assert!(!i.finish() && !i.settle(phase::RESTORED, phase::ARMED));
+        assert!(i.stay());
+        assert_eq!((i.depart(), i.finish()), (phase::ARMED, true));
     }
 
     #[test]

@@ -102,6 +102,15 @@ impl<'h, H: Host> Walk<'h, H> {
         self.here.reaches(self.host, target)
     }
 
+    /// Lets another walker that holds `instance` go on; false when there is none.
+    fn waits_for(&self, instance: &Instance) -> bool {
+        let held = instance.is_held() && self.meets(instance);
+        if held {
+            self.host.relax();
+        }
+        held
+    }
+
     /// Holds `instance` if it is in this phase, and met still: it may have become another activation's meanwhile.
     fn hold(&self, returns: &Returns<'_>, id: u32, instance: &Instance, phase: u32) -> bool {
         if instance.phase() != phase || !self.meets(instance) || !instance.hold(phase) {
@@ -135,7 +144,7 @@ impl Returns<'_> {
         self.repeat(|id, instance| match instance.phase() {
             phase::ARMED => self.put_back(&walk, id, instance),
             phase::RESTORED => self.take_over(&walk, id, instance),
-            _ => false,
+            _ => walk.waits_for(instance),
         });
     }
 
@@ -219,9 +228,8 @@ impl Returns<'_> {
                 return done;
             }
             // Its function has returned meanwhile: the stub stands in another activation's slot now, if in any.
-            if done && !walk.host.exchange_guarded(slot, self.stub(id), home) {
-                instance.spend();
-            } else {
+            let undone = !done || walk.host.exchange_guarded(slot, self.stub(id), home);
+            if undone || !instance.stay() {
                 self.let_go(id, instance);
             }
             false
@@ -234,15 +242,11 @@ impl Returns<'_> {
         });
     }
 
-    /// Puts the true address of an armed instance back; true when something has changed, or soon will.
+    /// Puts the true address of an armed instance back; true when something has changed, or another walker is about to
+    /// do it.
     fn put_back<H: Host>(&self, walk: &Walk<'_, H>, id: u32, instance: &Instance) -> bool {
         if !walk.hold(self, id, instance, phase::ARMED) {
-            // Another walker is about to put it back.
-            let busy = instance.is_held() && walk.meets(instance);
-            if busy {
-                walk.host.relax();
-            }
-            return busy;
+            return walk.waits_for(instance);
         }
         if instance.owner() == ANYBODY && walk.is_on_stack(instance, |_| true) {
             instance.owner.store(walk.thread, Ordering::Relaxed);

@@ -1,9 +1,9 @@
 //! Control of a process from outside: in the tool.
 //!
 //! A trace begins with one thread of the target, held for a millisecond: at the program's first instruction, or
-//! wherever it happens to be. In that time the agent is mapped ([`inject`]), the objects are looked at ([`objects`]),
+//! wherever it happens to be. In that time the agent is mapped (`inject`), the objects are looked at (`objects`),
 //! places are resolved ([`resolve`]), and breakpoints planted by the registry of `kprobes` through its host
-//! ([`target`]). Then the thread goes on, and nothing is traced by `ptrace` any more: a debugger can attach as ever.
+//! (`target`). Then the thread goes on, and nothing is traced by `ptrace` any more: a debugger can attach as ever.
 //!
 //! What happens later reaches the tool through the shared memory: records in rings, and events in mailboxes, whose
 //! thread waits and makes system calls for us meanwhile.

@@ -9,11 +9,11 @@
 //!
 //! # Order of things in a hit
 //!
-//! 1. [`fork::notice`]: is this a forked child that does not know yet?
-//! 2. [`hit::breakpoint`] with a [`TrapHost`]: probes run, internal ones among them ([`guard`], [`unwind`], [`mailbox`]).
+//! 1. `fork::notice`: is this a forked child that does not know yet?
+//! 2. [`hit::breakpoint`] with a [`TrapHost`]: probes run, internal ones among them (`guard`, `unwind`, `mailbox`).
 //! 3. The registers go back into the signal frame; the kernel restores them at `rt_sigreturn`.
 //!
-//! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: [`foreign`].
+//! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: `foreign`.
 
 mod blocked;
 mod debuggee;
