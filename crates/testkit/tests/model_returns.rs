@@ -468,23 +468,6 @@ fn a_function_that_returns_twice_goes_home_and_ends_all_reuse() {
     assert_eq!(counts(&stage.machine, 2), [1, 1, 0, 1], "one instance was never used");
 }
 
-#[test]
-fn the_true_return_address_is_behind_all_functions_that_share_a_slot() {
-    let mut stage = Stage::new(ALL, 64);
-    drop(stage.plant());
-    let mut cpu = stage.world.start(&stage.machine, 1, 0, 0);
-    stage.script([Call(1), Tail(2), Tail(3)]);
-    stage.ask(&mut cpu, 3);
-    let returns = stage.machine.tables.returns();
-    let stub = stage.machine.memory.word(cpu.sp() + 8).expect("its frame is one word");
-    assert!(stub >= testkit::model::STUBS);
-    let call = stage.machine.address("f0") + 4;
-    assert_eq!([stub, call, stub + 1].map(|a| returns.true_return_address(a)), [call, call, stub + 1]);
-    // A ring ends.
-    returns.instances[1].return_address.store(testkit::model::STUBS + testkit::model::STUB_STRIDE, Relaxed);
-    let _ = returns.true_return_address(stub);
-}
-
 /// Each function that asks calls `f2`, so many times; then all return.
 struct Nested(u32);
 
@@ -555,25 +538,5 @@ fn a_return_on_a_neighbouring_stack_while_a_thread_unwinds_is_a_return() {
     stage.script([]);
     stage.finish(&mut low);
     stage.finish(&mut high);
-    stage.check();
-}
-
-#[test]
-fn a_coroutine_that_runs_elsewhere_returns_while_its_first_thread_unwinds() {
-    let mut stage = Stage::new(ALL, 64);
-    drop(stage.plant());
-    let mut one = stage.world.start(&stage.machine, 1, 0, 0);
-    stage.script([Switch(2, 3), Call(2), Switch(0, 0)]);
-    stage.ask(&mut one, 3);
-    let mut two = stage.world.start(&stage.machine, 2, 1, 0);
-    stage.script([Switch(2, 0)]);
-    stage.ask(&mut two, 1);
-    stage.script([Backtrace]);
-    step_to(&mut stage, &mut one, "backtrace", 1);
-    stage.script([Return]);
-    stage.ask(&mut two, 1);
-    stage.script([]);
-    stage.finish(&mut one);
-    stage.finish(&mut two);
     stage.check();
 }

@@ -8,7 +8,8 @@ mod model;
 mod stage;
 
 use stage::{ADJACENT, STACKS, Stage, step_to};
-use testkit::model::script::Deed::{Backtrace, Call, JumpTo, Return, Switch, Throw};
+use sync::primitive::Ordering::Relaxed;
+use testkit::model::script::Deed::{Backtrace, Call, JumpTo, Return, Switch, Tail, Throw};
 use testkit::model::{Cpu, End, Machine, Runtime, interleave};
 
 const ALL: stage::Probes<'static> = &[(0, 100), (1, 100), (2, 100), (3, 100)];
@@ -76,6 +77,43 @@ fn without_guard_pages_a_switch_by_longjmp_is_counted_as_an_unwinding_and_harmle
     stage.check_sums();
     let unwound: u64 = (1..5).map(|id| stage.machine.tables.counts(id)[2]).sum();
     assert!(unwound > 0, "the limit is still one");
+}
+
+#[test]
+fn a_coroutine_that_runs_elsewhere_returns_while_its_first_thread_unwinds() {
+    let mut stage = Stage::new(ALL, 64);
+    drop(stage.plant());
+    let mut one = stage.world.start(&stage.machine, 1, 0, 0);
+    stage.script([Switch(2, 3), Call(2), Switch(0, 0)]);
+    stage.ask(&mut one, 3);
+    let mut two = stage.world.start(&stage.machine, 2, 1, 0);
+    stage.script([Switch(2, 0)]);
+    stage.ask(&mut two, 1);
+    stage.script([Backtrace]);
+    step_to(&mut stage, &mut one, "backtrace", 1);
+    stage.script([Return]);
+    stage.ask(&mut two, 1);
+    stage.script([]);
+    stage.finish(&mut one);
+    stage.finish(&mut two);
+    stage.check();
+}
+
+#[test]
+fn the_true_return_address_is_behind_all_functions_that_share_a_slot() {
+    let mut stage = Stage::new(ALL, 64);
+    drop(stage.plant());
+    let mut cpu = stage.world.start(&stage.machine, 1, 0, 0);
+    stage.script([Call(1), Tail(2), Tail(3)]);
+    stage.ask(&mut cpu, 3);
+    let returns = stage.machine.tables.returns();
+    let stub = stage.machine.memory.word(cpu.sp() + 8).expect("its frame is one word");
+    assert!(stub >= testkit::model::STUBS);
+    let call = stage.machine.address("f0") + 4;
+    assert_eq!([stub, call, stub + 1].map(|a| returns.true_return_address(a)), [call, call, stub + 1]);
+    // A ring ends.
+    returns.instances[1].return_address.store(testkit::model::STUBS + testkit::model::STUB_STRIDE, Relaxed);
+    let _ = returns.true_return_address(stub);
 }
 
 #[test]
@@ -158,7 +196,7 @@ fn race(plan: &[(usize, usize)], both_walk: bool) -> Vec<usize> {
     let mut busy = Busy { deep: INSTANCES, calls: INSTANCES, walks: 0, depth: 0 };
     assert_eq!(machine.run(&mut deep, &mut busy, 2000), Some(End::Exited), "{plan:?}");
     let after: u64 = (1..5).map(|id| machine.tables.counts(id)[0]).sum();
-    let out: u32 = machine.tables.probes.iter().map(|p| p.active.load(sync::primitive::Ordering::Relaxed)).sum();
+    let out: u32 = machine.tables.probes.iter().map(|p| p.active.load(Relaxed)).sum();
     // An instance may be left over that leads home and is nobody's.
     assert!(after - before + u64::from(out) <= u64::from(INSTANCES), "{plan:?}");
     stage.check_sums();

@@ -18,6 +18,9 @@
 //!
 //! Every arrow but `arm` and `finish` is a compare-exchange, and who wins it accounts for it. `arm` and `finish` are
 //! the step of a thread that has the instance for itself, up to a walker's hold.
+//!
+//! A walker that arms an instance again may come too late, and put the stub into the slot of the *next* call from the
+//! same place. It takes the stub back; if that fails, the instance stays armed there, uncounted ([`Instance::stay`]).
 
 use super::SAVED_ARGUMENTS;
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};

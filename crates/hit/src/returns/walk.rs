@@ -102,13 +102,13 @@ impl<'h, H: Host> Walk<'h, H> {
         self.here.reaches(self.host, target)
     }
 
-    /// Lets another walker that holds `instance` go on; false when there is none.
-    fn waits_for(&self, instance: &Instance) -> bool {
-        let held = instance.is_held() && self.meets(instance);
-        if held {
+    /// Whether another walker works on `instance`, or has done so since it was `seen` in a phase: lets it go on.
+    fn waits_for(&self, instance: &Instance, seen: u32) -> bool {
+        let busy = (instance.is_held() || instance.phase() != seen) && self.meets(instance);
+        if busy {
             self.host.relax();
         }
-        held
+        busy
     }
 
     /// Holds `instance` if it is in this phase, and met still: it may have become another activation's meanwhile.
@@ -144,7 +144,7 @@ impl Returns<'_> {
         self.repeat(|id, instance| match instance.phase() {
             phase::ARMED => self.put_back(&walk, id, instance),
             phase::RESTORED => self.take_over(&walk, id, instance),
-            _ => walk.waits_for(instance),
+            seen => walk.waits_for(instance, seen),
         });
     }
 
@@ -246,7 +246,7 @@ impl Returns<'_> {
     /// do it.
     fn put_back<H: Host>(&self, walk: &Walk<'_, H>, id: u32, instance: &Instance) -> bool {
         if !walk.hold(self, id, instance, phase::ARMED) {
-            return walk.waits_for(instance);
+            return walk.waits_for(instance, phase::ARMED);
         }
         if instance.owner() == ANYBODY && walk.is_on_stack(instance, |_| true) {
             instance.owner.store(walk.thread, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use super::target::Target;
 use super::{Result, process};
 use crate::abi::{ACTIVE, Home, STUB_BYTES};
 use core::mem::offset_of;
-use hit::returns::{Instance, Pool, STATE_ARMED, STATE_OFFSET, STATE_RESTORED};
+use hit::returns::{Instance, Pool, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
 use std::time::Duration;
 
 const ATTEMPTS: usize = 50;
@@ -75,7 +75,7 @@ fn put_returns_back(target: &Target) -> Result<()> {
         let mut changed = false;
         for i in 0..u64::from(used) {
             let at = instance(i);
-            let state = memory.half(at + STATE_OFFSET as u64)?;
+            let state = memory.half(at + STATE_OFFSET as u64)? & STATE_PHASE;
             if state != STATE_ARMED && state != STATE_RESTORED {
                 continue;
             }

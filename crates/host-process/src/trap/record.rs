@@ -37,7 +37,11 @@ fn write_with(
     let length = run(code(host.memory.home, probe), &source, payload).min(PAYLOAD_BYTES);
     let (kind, other) = match cause {
         Cause::Hit => (layout::HIT, 0),
-        Cause::Return(instance) => (layout::RETURN, instance.return_address.load(Ordering::Relaxed)),
+        // Behind a tail call the address may be another instance's stub.
+        Cause::Return(instance) => {
+            let to = instance.return_address.load(Ordering::Relaxed);
+            (layout::RETURN, hit::Host::returns(host).true_return_address(to))
+        }
         Cause::ReturnSite => (layout::RETURN, read_word(host.tid(), regs.gpr[RSP]).unwrap_or(0)),
     };
     let address = match cause {
