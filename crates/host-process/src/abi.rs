@@ -68,6 +68,23 @@ pub struct Arena {
     pub used: AtomicU64,
 }
 
+/// What the tool took from a thread that it holds: if it is killed meanwhile, the thread runs into a breakpoint of the
+/// agent's, and is given back by the handler.
+#[repr(C)]
+#[derive(Debug)]
+pub struct HeldThread {
+    /// The thread; 0: none.
+    pub tid: AtomicU64,
+    /// Its signal mask.
+    pub mask: AtomicU64,
+    /// Its general registers, in hardware numbering.
+    pub gpr: [AtomicU64; 16],
+    /// Where it goes on.
+    pub rip: AtomicU64,
+    /// Its flags.
+    pub flags: AtomicU64,
+}
+
 /// Room for a record's fetched arguments; see [`Home::payloads`].
 #[repr(C)]
 #[derive(Debug)]
@@ -153,6 +170,8 @@ pub struct Home {
     pub active: [AtomicU64; ACTIVE],
     /// Threads that believe to have blocked `SIGTRAP`.
     pub blocked: [AtomicU64; ACTIVE],
+    /// A thread that the tool holds and makes system calls with.
+    pub held: HeldThread,
     /// A `vfork` child's thread that has asked to be traced by its parent and has not executed a program yet.
     pub asked: AtomicU64,
     /// Signals whose handlers the program wants `SIGTRAP` masked in, as a set.

@@ -56,11 +56,10 @@ fn cpp_functions_are_found_by_what_the_programmer_wrote() {
 fn rust_functions_are_found_without_their_hash() {
     let object = Object::read(&std::env::current_exe().expect("a path")).expect("this test is an object");
     assert!(object.is_rust() && !object.is_go());
-    assert!(matches!(object.lookup("std::rt::lang_start"), Lookup::Found(_) | Lookup::Ambiguous(_)));
-    let this = "functions::rust_functions_are_found_without_their_hash";
-    assert!(matches!(object.lookup(this), Lookup::Found(_) | Lookup::Ambiguous(_)));
-    assert!(nearest(&object, "std::rt::lang_stort").contains(&"std::rt::lang_start".to_owned()));
-    assert!(nearest(&object, "rt::lang_start").contains(&"std::rt::lang_start".to_owned()));
+    // Inlined by no optimisation: it is in the precompiled library.
+    assert!(matches!(object.lookup("std::rt::lang_start_internal"), Lookup::Found(_) | Lookup::Ambiguous(_)));
+    assert!(nearest(&object, "std::rt::lang_stort_internal").contains(&"std::rt::lang_start_internal".to_owned()));
+    assert!(nearest(&object, "rt::lang_start_internal").contains(&"std::rt::lang_start_internal".to_owned()));
 }
 
 #[test]

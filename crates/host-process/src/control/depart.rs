@@ -105,7 +105,7 @@ fn restore_signals(target: &Target, held: &mut [Held], cleaned: &[Changed]) -> R
     let zeros = vec![0; 8 * ACTIVE];
     target.memory().write(target.home(offset_of!(Home, blocked)), &zeros)?;
     let Some(first) = held.first_mut() else { return Ok(()) };
-    first.use_gadget(target.memory().word(target.home(offset_of!(Home, gadget)))?);
+    first.keep(target.agent.home)?;
     settle::restore_handlers(first, target, target.home(offset_of!(Home, scratch)), cleaned)?;
     let action = target.home(offset_of!(Home, app_trap));
     first.call("rt_sigaction", libc::SYS_rt_sigaction, [libc::SIGTRAP as u64, action, 0, 8, 0, 0]).map(drop)

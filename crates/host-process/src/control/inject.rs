@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::shared::SharedMap;
 use super::stop::{Held, Remote};
 use super::{HostError, Result};
-use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, STUB_BYTES, Shared, VERSION, shared_bytes};
+use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes};
 use core::mem::offset_of;
 use std::fs::OpenOptions;
 use std::sync::Arc;
@@ -66,36 +66,37 @@ pub(crate) fn inject(held: &mut Held, pid: i32, image: &Image, banks: usize) -> 
     let memory = Memory::open(pid)?;
     let base = load(held, pid, &memory, image)?;
     let gadget = base + image.symbol("agent_syscall")?;
-    held.use_gadget(gadget);
-
     let home = map(held, 0, size_of::<Home>() as u64, READ | WRITE, 0)?;
     let identity = map(held, 0, PAGE, READ | WRITE, 0)?;
     held.call("madvise", libc::SYS_madvise, [identity, PAGE, MADV_WIPEONFORK, 0, 0, 0])?;
-    let stubs = map(held, 0, STUB_BYTES, READ | EXEC, 0)?;
-    memory.write(stubs, &vec![BREAKPOINT; STUB_BYTES as usize])?;
-
     let store = |offset: usize, value: u64| memory.write(home + offset as u64, &value.to_le_bytes());
     store(offset_of!(Home, identity), identity)?;
-    store(offset_of!(Home, stubs), stubs)?;
     store(offset_of!(Home, gadget), gadget)?;
+    start(held, pid, home, base + image.symbol("agent_entry")?)?;
+
+    let stubs = map(held, 0, STUB_BYTES, READ | EXEC, 0)?;
+    memory.write(stubs, &vec![BREAKPOINT; STUB_BYTES as usize])?;
+    store(offset_of!(Home, stubs), stubs)?;
     let (at, shared) = share(held, pid, &memory, home, 0, banks)?;
     store(offset_of!(Home, shared), at)?;
-    begin(held, pid, &memory, home, base + image.symbol("agent_entry")?)?;
     Ok(Site { home, shared })
 }
 
-/// Starts the agent of an earlier trace again, with new shared memory: in the old one's place if that is as large,
-/// since a thread may be in a handler and use it.
+/// Gives the agent of an earlier trace, which was started again, new shared memory: in the old one's place if that is as
+/// large, since a thread may be in a handler and use it.
 pub(crate) fn renew(held: &mut Held, pid: i32, home: u64, shared_at: u64, banks: usize) -> Result<Site> {
     let memory = Memory::open(pid)?;
-    held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
     let had = memory.half(shared_at + offset_of!(Shared, banks_mapped) as u64)? as usize;
     let (place, banks) = if had >= banks { (shared_at, had.min(BANKS)) } else { (0, banks) };
     let (at, shared) = share(held, pid, &memory, home, place, banks)?;
     memory.write(home + offset_of!(Home, shared) as u64, &at.to_le_bytes())?;
-    let entry = memory.word(home + offset_of!(Home, entry) as u64)?;
-    begin(held, pid, &memory, home, entry)?;
     Ok(Site { home, shared })
+}
+
+/// Starts the agent that an earlier trace has left.
+pub(crate) fn restart(held: &mut Held, pid: i32, home: u64) -> Result<()> {
+    let entry = Memory::open(pid)?.word(home + offset_of!(Home, entry) as u64)?;
+    start(held, pid, home, entry)
 }
 
 /// Maps the image's segments and fills them.
@@ -157,16 +158,27 @@ fn open_and_map(
 }
 
 /// Runs the agent's entry point and makes the process known to itself.
-fn begin(held: &mut Held, pid: i32, memory: &Memory, home: u64, entry: u64) -> Result<()> {
+///
+/// As early as can be: once its handler is there, a thread that we hold is given back if we are killed.
+fn start(held: &mut Held, pid: i32, home: u64, entry: u64) -> Result<()> {
+    let memory = Memory::open(pid)?;
     memory.write(home + offset_of!(Home, entry) as u64, &entry.to_le_bytes())?;
     memory.write(home + offset_of!(Home, alone) as u64, &[0; 4])?;
-    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_REGISTER_SYNC_CORE, 0, 0, 0, 0, 0])?;
+    held.keep(home)?;
     let identity = memory.word(home + offset_of!(Home, identity) as u64)?;
     let own_pid = held.call("getpid", libc::SYS_getpid, [0; 6])?;
-    memory.write(identity + offset_of!(Identity, bank) as u64, &1u64.to_le_bytes())?;
+    memory.write(identity + offset_of!(Identity, bank) as u64, &NO_BANK.to_le_bytes())?;
     memory.write(identity + offset_of!(Identity, pid) as u64, &own_pid.to_le_bytes())?;
     let stack = map(held, 0, STACK_BYTES, READ | WRITE, 0)?;
     let result = held.run(entry, home, stack + STACK_BYTES - 16)?;
     held.call("munmap", libc::SYS_munmap, [stack, STACK_BYTES, 0, 0, 0, 0])?;
+    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_REGISTER_SYNC_CORE, 0, 0, 0, 0, 0])?;
     super::stop::checked(pid, "rt_sigaction", result).map(drop)
+}
+
+/// The process counts, in the first bank of its shared memory.
+pub(crate) fn count(pid: i32, home: u64) -> Result<()> {
+    let memory = Memory::open(pid)?;
+    let identity = memory.word(home + offset_of!(Home, identity) as u64)?;
+    memory.write(identity + offset_of!(Identity, bank) as u64, &1u64.to_le_bytes())
 }

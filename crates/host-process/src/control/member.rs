@@ -80,11 +80,13 @@ impl Member {
         let banks = if plan.follow { crate::abi::BANKS } else { 1 };
         let site = match inject::find(pid)? {
             Some((home, shared)) => {
-                super::scrub::scrub(held, pid, home, shared)?;
+                inject::restart(held, pid, home)?;
+                super::scrub::scrub(held, pid, home)?;
                 inject::renew(held, pid, home, shared, banks)?
             }
             None => inject::inject(held, pid, image, banks)?,
         };
+        inject::count(pid, site.home)?;
         let objects = Objects::read(pid, cache)?;
         let target = Target::open(pid, site, objects)?;
         target.set_home_half(offset_of!(Home, flags), if plan.follow { FLAG_FOLLOW } else { 0 })?;

@@ -13,16 +13,15 @@ use hit::{Probe, Site};
 const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
 const BREAKPOINT: [u8; 1] = [0xCC];
 
+/// Refuses a process that another tool traces right now.
+pub(crate) fn check_free(pid: i32, shared: u64) -> Result<()> {
+    if is_attended(&Memory::open(pid)?, shared)? { Err(HostError::Busy { pid }) } else { Ok(()) }
+}
+
 /// Restores the text of a held process whose agent is at `home`, and empties its table of probes.
-///
-/// Refuses when another tool is at work: its heart beats.
-pub(crate) fn scrub(held: &mut Held, pid: i32, home: u64, shared: u64) -> Result<()> {
+pub(crate) fn scrub(held: &mut Held, pid: i32, home: u64) -> Result<()> {
     let memory = Memory::open(pid)?;
-    if is_attended(&memory, shared)? {
-        return Err(HostError::Busy { pid });
-    }
     restore_text(&memory, home)?;
-    held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
     held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0])?;
     forget_probes(&memory, home)
 }
@@ -108,7 +107,7 @@ fn scrub_child(pid: i32, shared: u64) -> Result<()> {
         return Ok(());
     }
     let mut held = Held::any(pid)?;
-    held.use_gadget(memory.word(home + offset_of!(Home, gadget) as u64)?);
+    held.keep(home)?;
     held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0])?;
     held.release()
 }

@@ -19,6 +19,8 @@ use super::maps::{Mapping, mappings};
 use super::memory::Memory;
 use super::ptrace::{self, Registers, Stop};
 use super::{HostError, Result, process};
+use crate::abi::{HeldThread, Home};
+use core::mem::offset_of;
 use std::io;
 use std::time::Duration;
 
@@ -63,15 +65,23 @@ pub(crate) fn checked(pid: i32, what: &'static str, result: u64) -> Result<u64> 
     Err(HostError::Remote { pid, what, error, hint })
 }
 
+/// How a held thread is let run a little.
+type Go = fn(i32, i32) -> Result<()>;
+
 /// A thread that stands still for us. Dropping it lets it go on as if nothing had been.
 #[derive(Debug)]
 pub(crate) struct Held {
     pid: i32,
     tid: i32,
     saved: Registers,
+    /// The mask that it had, and the one that it goes on with.
+    found: u64,
     mask: u64,
-    vectors: Vec<u8>,
+    /// Set once it runs for us.
+    vectors: Option<Vec<u8>>,
     gadget: u64,
+    /// Where its registers are noted for the agent.
+    kept: Option<(Memory, u64)>,
     /// The signal to deliver when it is let go.
     deliver: i32,
     attached: bool,
@@ -123,10 +133,40 @@ impl Held {
     fn save(pid: i32, tid: i32) -> Result<Self> {
         let mut saved = ptrace::registers(tid)?;
         rewind_interrupted_call(&mut saved);
-        let (mask, vectors) = (ptrace::signal_mask(tid)?, ptrace::vector_state(tid)?);
-        let gadget = find_gadget(pid)?;
-        ptrace::set_signal_mask(tid, ALL_BUT_SIGTRAP)?;
-        Ok(Self { pid, tid, saved, mask, vectors, gadget, deliver: 0, attached: true })
+        let mask = ptrace::signal_mask(tid)?;
+        let found = mask;
+        Ok(Self { pid, tid, saved, found, mask, vectors: None, gadget: 0, kept: None, deliver: 0, attached: true })
+    }
+
+    /// Makes the thread ready to run for us: until now nothing of it was changed.
+    fn prepare(&mut self) -> Result<()> {
+        if self.vectors.is_none() {
+            if self.gadget == 0 {
+                self.gadget = find_gadget(self.pid)?;
+            }
+            self.vectors = Some(ptrace::vector_state(self.tid)?);
+            ptrace::set_signal_mask(self.tid, ALL_BUT_SIGTRAP)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what was taken from the thread in the agent's `Home`, which gives it back if we are killed. From now on the
+    /// `syscall` instruction is the agent's own, with a breakpoint behind it: nobody can put a probe there.
+    pub(crate) fn keep(&mut self, home: u64) -> Result<()> {
+        let memory = Memory::open(self.pid)?;
+        self.gadget = memory.word(home + offset_of!(Home, gadget) as u64)?;
+        let regs = restarted(self.saved);
+        let gpr = [
+            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9, regs.r10,
+            regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+        ];
+        let words = [&[self.mask][..], &gpr, &[regs.rip, regs.eflags]].concat();
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let at = home + offset_of!(Home, held) as u64;
+        memory.write(at + offset_of!(HeldThread, mask) as u64, &bytes)?;
+        memory.write(at, &u64::from(self.tid.cast_unsigned()).to_le_bytes())?;
+        self.kept = Some((memory, at));
+        Ok(())
     }
 
     /// The thread's id.
@@ -146,13 +186,9 @@ impl Held {
         self.mask |= !ALL_BUT_SIGTRAP;
     }
 
-    /// From now on, use this `syscall` instruction: nobody can put a probe there.
-    pub(crate) fn use_gadget(&mut self, gadget: u64) {
-        self.gadget = gadget;
-    }
-
     /// Lets the thread run a function that ends in a breakpoint: `rdi` is `argument`, the stack `sp`; its `rax`.
     pub(crate) fn run(&mut self, function: u64, argument: u64, sp: u64) -> Result<u64> {
+        self.prepare()?;
         let mut regs = self.saved;
         (regs.rip, regs.rdi, regs.rsp, regs.rax, regs.orig_rax) = (function, argument, sp, 0, u64::MAX);
         ptrace::set_registers(self.tid, &regs)?;
@@ -183,9 +219,18 @@ impl Held {
     }
 
     fn restore(&self) -> Result<()> {
-        ptrace::set_vector_state(self.tid, &self.vectors)?;
+        // The registers last: as long as they are not its own, the agent can still give all of it back.
+        if let Some(vectors) = &self.vectors {
+            ptrace::set_vector_state(self.tid, vectors)?;
+        }
+        if self.vectors.is_some() || self.mask != self.found {
+            ptrace::set_signal_mask(self.tid, self.mask)?;
+        }
         ptrace::set_registers(self.tid, &self.saved)?;
-        ptrace::set_signal_mask(self.tid, self.mask)
+        if let Some((memory, at)) = &self.kept {
+            memory.write(*at, &[0; 8])?;
+        }
+        Ok(())
     }
 }
 
@@ -201,18 +246,27 @@ impl Drop for Held {
 
 impl Remote for Held {
     fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
+        self.prepare()?;
         let mut regs = self.saved;
         (regs.rip, regs.rax, regs.orig_rax) = (self.gadget, number.cast_unsigned(), u64::MAX);
         [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
         ptrace::set_registers(self.tid, &regs)?;
-        ptrace::step(self.tid)?;
-        let mut after = self.until_trap(|tid, _| ptrace::step(tid))?;
+        // With the agent's instruction the breakpoint behind it ends the call. Stepping would leave the trap flag set if
+        // we were killed now, and be slower.
+        let behind_breakpoint = self.kept.is_some();
+        let (go, end): (Go, u64) = if behind_breakpoint {
+            (ptrace::cont, SYSCALL.len() as u64 + 1)
+        } else {
+            (|tid, _| ptrace::step(tid), SYSCALL.len() as u64)
+        };
+        go(self.tid, 0)?;
+        let mut after = self.until_trap(go)?;
         if after.rip == self.gadget {
             // A stop on the way out of a system call reports a step before the first instruction.
-            ptrace::step(self.tid)?;
-            after = self.until_trap(|tid, _| ptrace::step(tid))?;
+            go(self.tid, 0)?;
+            after = self.until_trap(go)?;
         }
-        if after.rip != self.gadget + SYSCALL.len() as u64 {
+        if after.rip != self.gadget + end {
             let what = format!("{what} ended at {:#x}", after.rip);
             return Err(HostError::Unexpected { pid: self.pid, what });
         }
@@ -252,6 +306,19 @@ fn rewind_interrupted_call(regs: &mut Registers) {
         regs.rax = regs.orig_rax;
         regs.orig_rax = u64::MAX;
     }
+}
+
+/// The registers with an interrupted system call set up to be made again, as the kernel does when it lets a stopped
+/// thread go on (`arch/x86/kernel/signal.c`): the agent's handler, which gives them back by `rt_sigreturn`, cannot. A
+/// sleep that the kernel would continue is begun anew, since `rt_sigreturn` forgets how long it has lasted.
+fn restarted(mut regs: Registers) -> Registers {
+    /// `ERESTARTSYS`, `ERESTARTNOINTR`, `ERESTARTNOHAND`, `ERESTART_RESTARTBLOCK`.
+    const INTERRUPTED: [i64; 4] = [-512, -513, -514, -516];
+    if regs.orig_rax.cast_signed() >= 0 && INTERRUPTED.contains(&regs.rax.cast_signed()) {
+        regs.rax = regs.orig_rax;
+        regs.rip -= SYSCALL.len() as u64;
+    }
+    regs
 }
 
 /// A `syscall` instruction in the target, in the vdso if possible.

@@ -135,7 +135,7 @@ impl Target {
             return f(remote.as_mut());
         }
         let mut held = Held::any(self.pid)?;
-        held.use_gadget(self.memory.word(self.home(offset_of!(Home, gadget)))?);
+        held.keep(self.agent.home)?;
         let result = f(&mut held);
         held.release()?;
         result

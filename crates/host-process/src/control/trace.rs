@@ -15,7 +15,7 @@ use super::objects::{Cache, Objects};
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::Tally;
-use super::{HostError, Result, depart, follow, hooks, launch, maps, process, scrub, settle};
+use super::{HostError, Result, depart, follow, hooks, inject, launch, maps, process, scrub, settle};
 use crate::abi::{event, mail as state};
 use events::Definition;
 use std::ffi::OsString;
@@ -151,6 +151,9 @@ impl Trace {
         process::check(pid)?;
         process::read_program(pid)?;
         // Files are read before a thread is held, so that it stands still for as short a time as can be.
+        if let Some((_, shared)) = inject::find(pid)? {
+            scrub::check_free(pid, shared)?;
+        }
         let objects = Objects::read(pid, &mut self.cache)?;
         hooks::wanted(&objects, self.plan.needs(), &mut self.cache);
         let held = Held::any(pid)?;

@@ -15,6 +15,7 @@
 //!
 //! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: `foreign`.
 
+mod abandoned;
 mod blocked;
 mod debuggee;
 mod foreign;

@@ -1,6 +1,6 @@
 //! The agent's first instructions in the target, run once by a thread that the tool holds.
 
-use super::{Memory, SIGTRAP, SIGTRAP_BIT, foreign, fork, guard};
+use super::{Memory, SIGTRAP, SIGTRAP_BIT, abandoned, foreign, fork, guard};
 use crate::abi::{Home, MAGIC, VERSION};
 use cpu::{SignalFrame, nr, syscall};
 use hit::Outcome;
@@ -102,6 +102,11 @@ extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
             if outcome == Outcome::Stale {
                 memory.home.stale.fetch_add(1, Ordering::Relaxed);
             }
+            return frame.set_registers(&regs);
+        }
+        // SAFETY: `gettid` has no argument and no effect.
+        let tid = unsafe { syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
+        if abandoned::give_back(memory, tid, &mut regs, &mut frame) {
             return frame.set_registers(&regs);
         }
     }
