@@ -276,8 +276,9 @@ impl Object {
         self.table.get_or_init(|| {
             let debug = self.path.as_deref().and_then(|path| debug_file::read(&self.image, path));
             let mut table = Table::read(&self.image, debug.as_ref());
-            if table.functions.is_empty() {
-                table.functions = golang::functions(&self.image);
+            // A stripped Go program that uses C has a few dynamic symbols, and its own functions in its own table.
+            if debug.is_none() && self.image.section(".symtab").is_none() {
+                table.functions.extend(golang::functions(&self.image));
             }
             table.finish(&self.image, || self.frames());
             table
