@@ -16,6 +16,7 @@ pub mod nr {
     pub const GETPPID: u64 = 110;
     pub const EXECVE: u64 = 59;
     pub const EXIT: u64 = 60;
+    pub const KILL: u64 = 62;
     pub const RT_SIGSUSPEND: u64 = 130;
     pub const PRCTL: u64 = 157;
     pub const GETTID: u64 = 186;

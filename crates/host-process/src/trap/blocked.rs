@@ -9,8 +9,13 @@ use cpu::{nr, syscall};
 use sync::WINDOW;
 use sync::primitive::{AtomicU64, Ordering};
 
-/// A signal waits for this thread.
+/// A signal that was sent to this thread waits for it.
 const WAITING: u64 = 1 << 63;
+/// A signal that was sent to the process, and that the kernel gave to this thread, waits for it.
+const WAITING_FOR_ANY: u64 = 1 << 62;
+const MARKS: u64 = WAITING | WAITING_FOR_ANY;
+/// `si_code` of `kill(2)`.
+const SI_USER: i32 = 0;
 const ESRCH: i64 = -3;
 const SIG_BLOCK: u64 = 0;
 
@@ -21,7 +26,7 @@ fn window(memory: Memory, tid: u64) -> &'static [AtomicU64] {
 }
 
 fn entry(memory: Memory, tid: u64) -> Option<&'static AtomicU64> {
-    window(memory, tid).iter().find(|w| w.load(Ordering::Relaxed) & !WAITING == tid)
+    window(memory, tid).iter().find(|w| w.load(Ordering::Relaxed) & !MARKS == tid)
 }
 
 /// Whether thread `tid` has blocked `SIGTRAP`.
@@ -34,8 +39,9 @@ pub(crate) fn set(memory: Memory, tid: u64, blocked: bool) {
     match (entry(memory, tid), blocked) {
         (None, true) => insert(memory, tid),
         (Some(word), false) => {
-            if word.swap(0, Ordering::Relaxed) & WAITING != 0 {
-                send_after_us(tid);
+            let marks = word.swap(0, Ordering::Relaxed) & MARKS;
+            if marks != 0 {
+                send_after_us(tid, marks);
             }
         }
         (Some(_), true) | (None, false) => {}
@@ -43,20 +49,35 @@ pub(crate) fn set(memory: Memory, tid: u64, blocked: bool) {
 }
 
 /// Sends the running thread a `SIGTRAP` that arrives when the handler has returned: blocked until then.
-fn send_after_us(tid: u64) {
+fn send_after_us(tid: u64, marks: u64) {
     let set = SIGTRAP_BIT;
     // SAFETY: the set is a word on this stack; the other call has no memory argument. The mask of this handler ends
     // with it.
     unsafe {
         syscall(nr::RT_SIGPROCMASK, [SIG_BLOCK, (&raw const set) as u64, 0, 8, 0, 0]);
-        syscall(nr::TGKILL, [own_pid(), tid, SIGTRAP, 0, 0, 0]);
+        if marks & WAITING != 0 {
+            syscall(nr::TGKILL, [own_pid(), tid, SIGTRAP, 0, 0, 0]);
+        }
+        // As `kill`, not `tgkill`: a program can tell the two apart, and Go's runtime ends for the latter.
+        if marks & WAITING_FOR_ANY != 0 {
+            syscall(nr::KILL, [own_pid(), SIGTRAP, 0, 0, 0, 0]);
+        }
     }
 }
 
-/// A `SIGTRAP` was sent to thread `tid`: if it has blocked it, it waits, and this is true.
-pub(crate) fn holds_back(memory: Memory, tid: u64) -> bool {
+/// All standard signals but those that cannot be blocked, and `SIGTRAP`.
+const STANDARD: u64 = 0x7fff_ffff & !SIGTRAP_BIT & !(1 << 8) & !(1 << 18);
+
+/// A `SIGTRAP` was sent to thread `tid`, which has the kernel's `mask`: if it has blocked it, it waits, and this is true.
+///
+/// A thread that is being born inherits its parent's mask and is not in our table yet. C libraries and Go's runtime block
+/// everything while they create one, because it cannot take a signal before it has its thread-local storage.
+pub(crate) fn holds_back(memory: Memory, tid: u64, mask: u64, code: i32) -> bool {
+    if entry(memory, tid).is_none() && mask & STANDARD == STANDARD {
+        insert(memory, tid);
+    }
     let Some(word) = entry(memory, tid) else { return false };
-    word.fetch_or(WAITING, Ordering::Relaxed);
+    word.fetch_or(if code == SI_USER { WAITING_FOR_ANY } else { WAITING }, Ordering::Relaxed);
     true
 }
 
@@ -67,7 +88,7 @@ fn insert(memory: Memory, tid: u64) {
     for word in window(memory, tid) {
         let old = word.load(Ordering::Relaxed);
         // SAFETY: signal 0 only asks whether the thread is there.
-        let free = old == 0 || unsafe { syscall(nr::TGKILL, [pid, old & !WAITING, 0, 0, 0, 0]) } == ESRCH;
+        let free = old == 0 || unsafe { syscall(nr::TGKILL, [pid, old & !MARKS, 0, 0, 0, 0]) } == ESRCH;
         if free && word.compare_exchange(old, tid, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             return;
         }

@@ -32,7 +32,7 @@ pub(crate) fn deliver(
     memory.home.foreign.fetch_add(1, Ordering::Relaxed);
     // SAFETY: `gettid` has no argument and no effect.
     let tid = unsafe { syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
-    if code <= SENT_BY_KERNEL && blocked::holds_back(memory, tid) {
+    if code <= SENT_BY_KERNEL && blocked::holds_back(memory, tid, frame.mask(), code) {
         return;
     }
     let action: SigAction = [0, 1, 2, 3].map(|i: usize| memory.home.app_trap[i].load(Ordering::Relaxed));
