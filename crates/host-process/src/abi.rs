@@ -350,6 +350,19 @@ impl Shared {
     }
 }
 
+/// The thread of a word in [`Home::blocked`]: its top bits say what waits for the thread.
+#[must_use]
+pub const fn blocked_thread(word: u64) -> u64 {
+    word & !(0b11 << 62)
+}
+
+/// Where in [`Home::blocked`] thread `tid` is looked for.
+#[must_use]
+pub const fn blocked_window(tid: u64) -> core::ops::Range<usize> {
+    let first = tid as usize % (ACTIVE / sync::WINDOW) * sync::WINDOW;
+    first..first + sync::WINDOW
+}
+
 /// Bytes to map for `banks` banks.
 #[must_use]
 pub const fn shared_bytes(banks: usize) -> usize {

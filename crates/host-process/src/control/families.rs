@@ -32,6 +32,8 @@ pub(crate) struct Families {
     all: Vec<Family>,
     /// The files of all that ever were: what their processes left behind is looked for at the end.
     files: Vec<(i32, i32, u64)>,
+    /// Children that found no free bank in mappings that were let go.
+    uncounted: u64,
     hearts: Arc<Mutex<Vec<Weak<SharedMap>>>>,
     stop: Arc<AtomicBool>,
 }
@@ -61,7 +63,7 @@ impl Families {
         let idle: Vec<usize> =
             (0..self.all.len()).filter(|&i| self.all.get(i).is_some_and(|f| !used(&f.agent.shared))).collect();
         for index in idle.iter().rev().skip(IDLE) {
-            self.all.remove(*index);
+            self.uncounted += uncounted(&self.all.remove(*index));
         }
         let mut hearts = self.hearts.lock().unwrap_or_else(PoisonError::into_inner);
         hearts.retain(|h| h.strong_count() > 0);
@@ -87,7 +89,7 @@ impl Families {
 
     /// Children that found no free bank.
     pub(crate) fn uncounted(&self) -> u64 {
-        self.all.iter().map(|f| f.agent.shared.header().unbanked.load(Ordering::Relaxed)).sum()
+        self.uncounted + self.all.iter().map(uncounted).sum::<u64>()
     }
 
     /// Sleeps until a bell rings, or `time` is over. `busy` says that there is something to do already.
@@ -117,6 +119,10 @@ impl Families {
             }
         });
     }
+}
+
+fn uncounted(family: &Family) -> u64 {
+    family.agent.shared.header().unbanked.load(Ordering::Relaxed)
 }
 
 impl Drop for Families {

@@ -14,6 +14,7 @@ use super::stop::{Held, Remote};
 use super::{HostError, Result};
 use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes};
 use core::mem::offset_of;
+use isa::x86::BREAKPOINT;
 use std::fs::OpenOptions;
 use std::sync::Arc;
 use sync::primitive::Ordering;
@@ -28,8 +29,6 @@ const READ: u64 = libc::PROT_READ as u64;
 const WRITE: u64 = libc::PROT_WRITE as u64;
 const EXEC: u64 = libc::PROT_EXEC as u64;
 const PRIVATE: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u64;
-/// The breakpoint, with which the stubs are filled.
-const BREAKPOINT: u8 = 0xCC;
 
 /// Where the agent is in a target.
 #[derive(Clone, Debug)]

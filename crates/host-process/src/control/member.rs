@@ -315,11 +315,6 @@ impl Member {
         let hooks: Vec<Handle> = core::mem::take(&mut self.hooks).into_values().collect();
         events.and_then(|()| self.registry.unregister(&mut self.target, &hooks)).map_err(HostError::Probe)
     }
-
-    /// The addresses where our breakpoints stand.
-    pub(crate) fn armed(&self) -> usize {
-        self.registry.armed().count()
-    }
 }
 
 /// How the probes of an event that was found in a table are placed.

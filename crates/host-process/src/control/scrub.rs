@@ -3,15 +3,13 @@
 use super::maps::mappings;
 use super::memory::Memory;
 use super::process;
-use super::stop::{Held, Remote};
+use super::stop::{Held, synchronize};
 use super::{HostError, Result};
 use crate::abi::{Home, Shared};
 use core::mem::offset_of;
 use hit::returns::Pool;
 use hit::{Probe, Site};
-
-const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
-const BREAKPOINT: [u8; 1] = [0xCC];
+use isa::x86::BREAKPOINT;
 
 /// Refuses a process that another tool traces right now.
 pub(crate) fn check_free(pid: i32, shared: u64) -> Result<()> {
@@ -22,7 +20,7 @@ pub(crate) fn check_free(pid: i32, shared: u64) -> Result<()> {
 pub(crate) fn scrub(held: &mut Held, pid: i32, home: u64) -> Result<()> {
     let memory = Memory::open(pid)?;
     restore_text(&memory, home)?;
-    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0])?;
+    synchronize(held)?;
     forget_probes(&memory, home)
 }
 
@@ -47,7 +45,7 @@ fn restore_text(memory: &Memory, home: u64) -> Result<()> {
         }
         let address = memory.word(site + offset_of!(Site, address) as u64)?;
         let mut now = [0];
-        if memory.read(address, &mut now).is_ok() && now == BREAKPOINT {
+        if memory.read(address, &mut now).is_ok() && now == [BREAKPOINT] {
             let original = memory.word(site + offset_of!(Site, original) as u64)?;
             memory.write(address, &original.to_le_bytes()[..1])?;
         }
@@ -108,6 +106,6 @@ fn scrub_child(pid: i32, shared: u64) -> Result<()> {
     }
     let mut held = Held::any(pid)?;
     held.keep(home)?;
-    held.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0])?;
+    synchronize(&mut held)?;
     held.release()
 }

@@ -11,7 +11,7 @@ use super::Result;
 use super::process;
 use super::stop::{Held, Remote};
 use super::target::Target;
-use crate::abi::{ACTIVE, Home};
+use crate::abi::{Home, blocked_thread, blocked_window};
 use core::mem::offset_of;
 use sync::WINDOW;
 
@@ -26,11 +26,10 @@ pub(crate) type Changed = (u64, [u64; 4]);
 /// Notes that thread `tid` believes to block `SIGTRAP`.
 pub(crate) fn note_blocked(target: &Target, tid: i32) -> Result<()> {
     let tid = tid.cast_unsigned();
-    let window = tid as usize % (ACTIVE / WINDOW) * WINDOW;
-    for index in window..window + WINDOW {
+    for index in blocked_window(u64::from(tid)) {
         let at = target.home(offset_of!(Home, blocked)) + 8 * index as u64;
         let word = target.memory().word(at)?;
-        if word == 0 || word == u64::from(tid) {
+        if word == 0 || blocked_thread(word) == u64::from(tid) {
             return target.memory().write(at, &u64::from(tid).to_le_bytes());
         }
     }
@@ -40,10 +39,11 @@ pub(crate) fn note_blocked(target: &Target, tid: i32) -> Result<()> {
 /// Whether thread `tid` believes to block `SIGTRAP`.
 pub(crate) fn believes_blocked(target: &Target, tid: i32) -> Result<bool> {
     let tid = u64::from(tid.cast_unsigned());
-    let window = tid as usize % (ACTIVE / WINDOW) * WINDOW;
+    let window = blocked_window(tid).start;
     let mut bytes = [0; 8 * WINDOW];
     target.memory().read(target.home(offset_of!(Home, blocked)) + 8 * window as u64, &mut bytes)?;
-    Ok(bytes.chunks_exact(8).any(|b| b == tid.to_le_bytes()))
+    let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
+    Ok(words.map(blocked_thread).any(|thread| thread == tid))
 }
 
 /// Lets every thread but `held` go on with `SIGTRAP` unblocked.

@@ -49,6 +49,12 @@ pub(crate) trait Remote {
     fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64>;
 }
 
+/// Every processor that runs the target sees what was written to its text.
+pub(crate) fn synchronize(remote: &mut dyn Remote) -> Result<()> {
+    const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
+    remote.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0]).map(drop)
+}
+
 /// A result of the kernel's as a `Result`.
 pub(crate) fn checked(pid: i32, what: &'static str, result: u64) -> Result<u64> {
     let error = match result.cast_signed() {

@@ -5,7 +5,7 @@ use super::maps::{gap_near, mappings};
 use super::memory::Memory;
 use super::objects::Objects;
 use super::returns;
-use super::stop::{Held, Remote};
+use super::stop::{Held, Remote, synchronize};
 use super::{HostError, Result};
 use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
@@ -18,7 +18,6 @@ use sync::Bucket;
 
 /// Bytes of an area of slots.
 const ARENA_BYTES: u64 = 1 << 18;
-const MEMBARRIER_SYNC_CORE: u64 = 1 << 5;
 /// How long a grace period may take before a thread in a handler is taken for dead.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -125,11 +124,7 @@ impl Target {
         None
     }
 
-    /// Makes a system call in the target, by whoever can.
-    pub(crate) fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
-        self.with_remote(|remote| remote.call(what, number, args))
-    }
-
+    /// Lets whoever can make system calls in the target make some.
     fn with_remote<T>(&mut self, f: impl FnOnce(&mut dyn Remote) -> Result<T>) -> Result<T> {
         if let Some(remote) = self.remote.as_mut() {
             return f(remote.as_mut());
@@ -155,7 +150,7 @@ impl Target {
 
     /// Every processor that runs the target sees what was written to its text.
     pub(crate) fn synchronize(&mut self) -> Result<()> {
-        self.call("membarrier", libc::SYS_membarrier, [MEMBARRIER_SYNC_CORE, 0, 0, 0, 0, 0]).map(drop)
+        self.with_remote(synchronize)
     }
 
     /// Whether `address` is in the agent's own memory: in one of its areas, or near its code in no file's mapping.

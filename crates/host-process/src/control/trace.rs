@@ -225,10 +225,9 @@ impl Trace {
     /// When a target cannot be worked with any more.
     pub fn service(&mut self) -> Result<()> {
         self.adopt_children();
-        let waiting: Vec<usize> = (0..self.members.len())
-            .filter(|&i| self.members.get(i).and_then(mailbox_state) == Some(state::EVENT))
-            .collect();
-        for index in waiting {
+        // Looked for anew each time: an answer can end a member, and the others move up.
+        let waits = |m: &Member| mailbox_state(m) == Some(state::EVENT);
+        while let Some(index) = self.members.iter().position(waits) {
             self.answer(index)?;
         }
         self.collect();
@@ -475,12 +474,6 @@ impl Trace {
     #[must_use]
     pub fn uncounted_processes(&self) -> u64 {
         self.families.uncounted()
-    }
-
-    /// Breakpoints planted in all processes, our own ones included.
-    #[must_use]
-    pub fn breakpoints(&self) -> usize {
-        self.members.iter().map(Member::armed).sum()
     }
 
     pub(super) fn say(&mut self, text: String) {

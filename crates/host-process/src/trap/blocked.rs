@@ -5,8 +5,8 @@
 //! any word of the window that the id selects; the top bit says that a signal waits.
 
 use super::{Memory, SIGTRAP, SIGTRAP_BIT};
+use crate::abi::{blocked_thread, blocked_window};
 use cpu::{nr, syscall};
-use sync::WINDOW;
 use sync::primitive::{AtomicU64, Ordering};
 
 /// A signal that was sent to this thread waits for it.
@@ -20,13 +20,11 @@ const ESRCH: i64 = -3;
 const SIG_BLOCK: u64 = 0;
 
 fn window(memory: Memory, tid: u64) -> &'static [AtomicU64] {
-    let words = &memory.home.blocked;
-    let at = (tid as usize % (words.len() / WINDOW)) * WINDOW;
-    words.get(at..at + WINDOW).unwrap_or_default()
+    memory.home.blocked.get(blocked_window(tid)).unwrap_or_default()
 }
 
 fn entry(memory: Memory, tid: u64) -> Option<&'static AtomicU64> {
-    window(memory, tid).iter().find(|w| w.load(Ordering::Relaxed) & !MARKS == tid)
+    window(memory, tid).iter().find(|w| blocked_thread(w.load(Ordering::Relaxed)) == tid)
 }
 
 /// Whether thread `tid` has blocked `SIGTRAP`.
@@ -88,7 +86,7 @@ fn insert(memory: Memory, tid: u64) {
     for word in window(memory, tid) {
         let old = word.load(Ordering::Relaxed);
         // SAFETY: signal 0 only asks whether the thread is there.
-        let free = old == 0 || unsafe { syscall(nr::TGKILL, [pid, old & !MARKS, 0, 0, 0, 0]) } == ESRCH;
+        let free = old == 0 || unsafe { syscall(nr::TGKILL, [pid, blocked_thread(old), 0, 0, 0, 0]) } == ESRCH;
         if free && word.compare_exchange(old, tid, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             return;
         }
