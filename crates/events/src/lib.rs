@@ -16,7 +16,7 @@
 //!
 //! | Half | Where it runs | May |
 //! |---|---|---|
-//! | [`fetch`] and [`record`]'s layout, always | in trap context: a signal handler of the probed process, a kernel's `#BP` handler | neither allocate nor panic nor block |
+//! | [`fetch`], [`record`]'s layout and [`wire`], always | in trap context: a signal handler of the probed process, a kernel's `#BP` handler | neither allocate nor panic nor block |
 //! | the rest, feature `text` | in the tool | allocate |
 //!
 //! A line is `parse`d to a `Definition`, `compile`d to a `Program` whose code is plain bytes, copied to where the probe is
@@ -103,6 +103,7 @@ pub mod record;
 pub mod text;
 #[cfg(feature = "text")]
 pub mod value;
+pub mod wire;
 
 pub use fetch::run::{Source, run};
 #[cfg(feature = "text")]

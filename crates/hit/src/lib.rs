@@ -13,7 +13,8 @@
 //! 2. The thread enters the active set. If it is in already, a handler has hit a probe: probes do not run, and each is
 //!    counted as missed (Linux: `kprobes_inc_nmissed_count`).
 //! 3. The site's probes run in the order of their chain.
-//! 4. The instruction takes effect, unless a probe has set the program counter itself.
+//! 4. The instruction takes effect, unless a probe has set the program counter itself: as an operation that is executed
+//!    here, or in a copy ([`single_step`] and [`displaced`] are about what can happen there).
 //!
 //! # Rules for everything here
 //!
@@ -26,9 +27,11 @@
 mod path;
 pub mod returns;
 mod site;
+mod step;
 
 pub use path::{MAX_CHAIN, Outcome, breakpoint};
-pub use site::{Counters, Kind, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
+pub use site::{Counters, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
+pub use step::{Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, resume, single_step};
 
 /// What the hit path must know of an instruction set: where the registers keep what, and how a prepared operation is
 /// executed. How instructions are encoded is none of its business.
@@ -38,10 +41,19 @@ pub trait Isa {
 
     /// The address of the breakpoint that raised this trap (on x86 one below the saved program counter).
     fn breakpoint_address(regs: &Self::Regs) -> u64;
+    /// The program counter.
+    fn pc(regs: &Self::Regs) -> u64;
     /// Sets where execution goes on.
     fn set_pc(regs: &mut Self::Regs, pc: u64);
     /// The stack pointer.
     fn sp(regs: &Self::Regs) -> u64;
+    /// Sets the stack pointer.
+    fn set_sp(regs: &mut Self::Regs, sp: u64);
+    /// Makes these registers step: nothing interrupts, and with `single` the processor traps after one instruction.
+    /// Gives what [`end_step`](Isa::end_step) needs to undo it.
+    fn begin_step(regs: &mut Self::Regs, single: bool) -> u64;
+    /// Undoes [`begin_step`](Isa::begin_step).
+    fn end_step(regs: &mut Self::Regs, saved: u64);
     /// Executes a prepared operation that needs registers only; false when `op` is not one.
     ///
     /// The program counter in `regs` is the address of the displaced instruction.
@@ -88,7 +100,7 @@ pub trait Host {
     /// The instruction set.
     type Isa: Isa;
 
-    /// The index of the site at `address`, from the probe table.
+    /// What the probe table says of `address`: the index of a site, or one with [`SLOT`] or [`STEP_END`].
     fn find(&self, address: u64) -> Option<u64>;
     /// A site by its index.
     fn site(&self, index: u64) -> Option<&Site>;
@@ -107,6 +119,20 @@ pub trait Host {
     fn returns(&self) -> returns::Returns<'_>;
     /// Records an event of `probe`; false when there was no room for it.
     fn record(&self, probe: &Probe, regs: &<Self::Isa as Isa>::Regs, cause: Cause<'_>) -> bool;
+    /// Calls the handler of `probe`. The registers are the interrupted program's, and may be changed.
+    fn handle(&self, probe: &Probe, regs: &mut <Self::Isa as Isa>::Regs) -> Next {
+        let _ = (probe, regs);
+        Next::Step
+    }
+    /// What the running processor keeps of a step; `None` when the host only knows copies that jump back.
+    fn stepping(&self) -> Option<&Stepping> {
+        None
+    }
+    /// What a site's slot means at its offsets; `None` when the host does not keep it.
+    fn marks(&self, index: u64) -> Option<&Marks> {
+        let _ = index;
+        None
+    }
     /// Runs a probe of the host's own.
     fn internal(&self, probe: &Probe, address: u64, regs: &mut <Self::Isa as Isa>::Regs) -> Next;
 

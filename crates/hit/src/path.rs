@@ -2,7 +2,8 @@
 
 use crate::returns;
 use crate::site::{Counters, Kind, Probe, Site, live};
-use crate::{Cause, Host, Isa, Next};
+use crate::step::{index, is_site};
+use crate::{Cause, Host, Isa, Next, step};
 use sync::ActiveSet;
 use sync::primitive::Ordering;
 
@@ -20,16 +21,20 @@ pub enum Outcome {
     Foreign,
 }
 
-type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
+pub(crate) type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 
 /// Handles a breakpoint trap.
 pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let address = H::Isa::breakpoint_address(regs);
-    let known = |site: &&Site| site.address.load(Ordering::Relaxed) == address;
-    let index = host.find(address);
-    if let Some((site, index)) = index.and_then(|i| Some((host.site(i).filter(known)?, i))) {
-        hit(host, site, index, address, regs);
-        return Outcome::Handled;
+    if let Some((site, entry)) = host.find(address).and_then(|e| Some((host.site(index(e))?, e))) {
+        if is_site(entry) && site.address.load(Ordering::Relaxed) == address {
+            hit(host, site, entry, address, regs);
+            return Outcome::Handled;
+        }
+        if step::is_complete(site, entry, address) {
+            step::complete(host, site, index(entry), regs);
+            return Outcome::Handled;
+        }
     }
     if returns::hit(host, address, regs) {
         return Outcome::Handled;
@@ -49,6 +54,7 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
     for probe in chain(host, site).filter(|p| live(&p.state)) {
         match probe.kind() {
             Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
+            Some(Kind::Handler) => next = next.or(handle(host, probe, place.is_some(), regs)),
             Some(kind) => run(host, probe, kind, place.is_some(), regs, &mut returning),
             None => {}
         }
@@ -60,7 +66,7 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
         ActiveSet::leave(place);
     }
     if next == Next::Step {
-        step::<H>(site, regs);
+        step::over(host, site, index, regs);
     }
 }
 
@@ -86,7 +92,7 @@ fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<
             Counters::add(&counters.returns);
             record(host, probe, counters, regs, Cause::ReturnSite);
         }
-        Kind::Entry | Kind::Internal => {
+        Kind::Entry | Kind::Internal | Kind::Handler => {
             Counters::add(&counters.hits);
             record(host, probe, counters, regs, Cause::Hit);
         }
@@ -100,12 +106,17 @@ pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs
     }
 }
 
-/// Lets the displaced instruction take its effect.
-fn step<H: Host>(site: &Site, regs: &mut Regs<H>) {
-    let emulate = site.how.load(Ordering::Relaxed) & Site::EMULATE != 0;
-    if !(emulate && H::Isa::execute(site.op(), regs)) {
-        H::Isa::set_pc(regs, site.slot.load(Ordering::Relaxed));
+/// A probe with a handler.
+fn handle<H: Host>(host: &H, probe: &Probe, may_run: bool, regs: &mut Regs<H>) -> Next {
+    let Some(counters) = host.counters(probe.id.load(Ordering::Relaxed)) else {
+        return Next::Step;
+    };
+    if !may_run {
+        Counters::add(&counters.missed);
+        return Next::Step;
     }
+    Counters::add(&counters.hits);
+    host.handle(probe, regs)
 }
 
 /// The probes at a site.

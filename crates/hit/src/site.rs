@@ -4,7 +4,7 @@
 //! that changes while it is read is a stale value and never undefined behaviour. Zeroed memory is a table with nothing
 //! in it. What the fields mean:
 //!
-//! * written before the site is published in the table, constant after: `address`, `slot`, `op`, `how`;
+//! * written before the site is published in the table, constant after: `address`, `slot`, `op`, `how`, its [`Marks`];
 //! * written while handlers may run: `first` (a chain grows at its head, with release), `state`.
 
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
@@ -35,7 +35,8 @@ pub struct Site {
     pub op: [AtomicU64; OP_WORDS],
     /// The bytes that stood here before the breakpoint, for whoever must restore them.
     pub original: [AtomicU64; ORIGINAL_BYTES / 8],
-    /// [`EMULATE`](Self::EMULATE) or 0.
+    /// How the instruction takes its effect: [`EMULATE`](Self::EMULATE), [`SINGLE_STEP`](Self::SINGLE_STEP),
+    /// [`SECOND_BREAKPOINT`](Self::SECOND_BREAKPOINT), and the lengths of [`with_lengths`](Self::with_lengths).
     pub how: AtomicU32,
     /// The first probe's index + 1, or 0.
     pub first: AtomicU32,
@@ -48,8 +49,28 @@ pub struct Site {
 impl Site {
     /// `how`: the operation is executed; the slot is only its fallback.
     pub const EMULATE: u32 = 1;
+    /// `how`: the copy is run by the processor's single step, if the host can.
+    pub const SINGLE_STEP: u32 = 2;
+    /// `how`: a second breakpoint stands behind the copy, instead of a jump.
+    pub const SECOND_BREAKPOINT: u32 = 4;
     /// `state` of a site whose breakpoint is planted.
     pub const ARMED: u32 = LIVE;
+
+    /// `how` with two lengths in bytes: at which offset in the slot the displaced instruction is complete (0: when the
+    /// slot is left), and how long the code in the slot is. More than 255 is 255.
+    #[must_use]
+    pub const fn with_lengths(how: u32, complete: usize, code: usize) -> u32 {
+        const fn byte(length: usize) -> u32 {
+            if length > 0xFF { 0xFF } else { length as u32 }
+        }
+        how | byte(complete) << 8 | byte(code) << 16
+    }
+
+    /// The two lengths in `how`.
+    #[must_use]
+    pub const fn lengths(how: u32) -> (u64, u64) {
+        ((how >> 8 & 0xFF) as u64, (how >> 16 & 0xFF) as u64)
+    }
 
     /// The operation's words.
     #[must_use]
@@ -57,6 +78,38 @@ impl Site {
         core::array::from_fn(|i| self.op.get(i).map_or(0, |w| w.load(Ordering::Relaxed)))
     }
 }
+
+/// How many changes of meaning there are in a slot, at most.
+pub const MARKS: usize = 6;
+
+/// What the offsets in a slot stand for: where a thread that stops there is in truth, and what must be added to its
+/// stack pointer. One for each site, of hosts that look at threads in slots.
+///
+/// Each word is a mark, 0 is none; they ascend by offset.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Marks(pub [AtomicU64; MARKS]);
+
+impl Marks {
+    /// The mark that from `offset` on the slot stands for the site's address plus `delta`, with `pushed` bytes on the
+    /// stack that the instruction there has not pushed. `None` when a mark cannot say so.
+    #[must_use]
+    pub fn mark(offset: usize, pushed: u64, delta: i64) -> Option<u64> {
+        let (offset, pushed) = (u8::try_from(offset).ok()?, u8::try_from(pushed).ok()?);
+        let delta = i32::try_from(delta).ok()?.cast_unsigned();
+        Some(PRESENT | u64::from(offset) | u64::from(pushed) << 8 | u64::from(delta) << 32)
+    }
+
+    /// What `offset` stands for: the distance from the site's address, and the bytes to add to the stack pointer.
+    #[must_use]
+    pub fn meaning(&self, offset: u64) -> (i64, u64) {
+        let marks = self.0.iter().map(|m| m.load(Ordering::Relaxed)).take_while(|&m| m & PRESENT != 0);
+        let last = marks.take_while(|m| m & 0xFF <= offset).last().unwrap_or(0);
+        (i64::from(((last >> 32) as u32).cast_signed()), last >> 8 & 0xFF)
+    }
+}
+
+const PRESENT: u64 = 1 << 16;
 
 /// What a probe does when its site is hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +122,8 @@ pub enum Kind {
     ReturnSite,
     /// A probe of the host's own, for instance on an unwinder or on a system call that must be guarded.
     Internal,
+    /// A kprobe with a handler: count and call it.
+    Handler,
 }
 
 impl Kind {
@@ -80,6 +135,7 @@ impl Kind {
             Self::Return => 2,
             Self::ReturnSite => 3,
             Self::Internal => 4,
+            Self::Handler => 5,
         }
     }
 
@@ -91,6 +147,7 @@ impl Kind {
             2 => Some(Self::Return),
             3 => Some(Self::ReturnSite),
             4 => Some(Self::Internal),
+            5 => Some(Self::Handler),
             _ => None,
         }
     }
@@ -120,7 +177,7 @@ pub struct Probe {
     pub flags: AtomicU32,
     /// Return probes: how many instances are out now. Written by handlers.
     pub active: AtomicU32,
-    /// Internal probes: what to do; others: the start of the probed function.
+    /// Internal probes: what to do; those with a handler: which one; others: the start of the probed function.
     pub data: AtomicU64,
 }
 

@@ -369,17 +369,4 @@ pub const fn shared_bytes(banks: usize) -> usize {
     size_of::<Shared>() + banks * size_of::<Bank>()
 }
 
-/// A record: the tag is the event's id with the cause above it, then these words, then the payload.
-pub mod record {
-    /// Words before the payload: time stamp, (tid, cpu), pid, address, other address, payload length in bytes, the
-    /// thread's name (two words).
-    pub const HEADER_WORDS: usize = 8;
-    /// Bits of the tag that hold the event's id.
-    pub const ID_BITS: u32 = 32;
-    /// Cause: the probed instruction.
-    pub const HIT: u64 = 0;
-    /// Cause: a function returned.
-    pub const RETURN: u64 = 1;
-}
-
 const _: () = assert!(size_of::<Bank>().is_multiple_of(4096) && size_of::<Shared>() == 4096);

@@ -3,7 +3,33 @@
 use crate::Error;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hit::{OP_WORDS, ORIGINAL_BYTES};
+use hit::{MARKS, OP_WORDS, ORIGINAL_BYTES, Probe, Site};
+use sync::primitive::{AtomicU32, Ordering};
+
+/// How a displaced instruction shall take its effect, where it can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stepping {
+    /// Emulated if it can be, else boosted: one trap.
+    #[default]
+    Best,
+    /// In a copy that jumps back.
+    Boosted,
+    /// In a copy with a second breakpoint behind it; emulated, if nothing comes behind it.
+    SecondBreakpoint,
+    /// In a copy that is run by the processor's single step.
+    SingleStep,
+}
+
+/// The code in a slot, and what it means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The code.
+    pub code: Vec<u8>,
+    /// At which offset the displaced instruction is complete; 0 when the slot is left by itself.
+    pub complete: usize,
+    /// See [`hit::Marks`].
+    pub marks: [u64; MARKS],
+}
 
 /// An instruction set, as far as control needs it. The other half, for trap context, is [`hit::Isa`].
 pub trait Isa {
@@ -25,12 +51,14 @@ pub trait Isa {
     fn length(plan: &Self::Plan) -> u8;
     /// The operation to execute instead of the copy, if the hit path can execute it.
     fn operation(plan: &Self::Plan) -> Option<[u64; OP_WORDS]>;
-    /// The copy to be written at `slot`, with everything that leads back.
+    /// How the instruction takes its effect when `stepping` is asked for: flags of [`hit::Site::how`].
+    fn how(plan: &Self::Plan, stepping: Stepping) -> u32;
+    /// The copy to be written at `slot`, with everything that leads back; `how` is what [`how`](Isa::how) gave.
     ///
     /// # Errors
     ///
     /// Why it cannot be at this slot (out of reach), as a sentence.
-    fn image(plan: &Self::Plan, address: u64, slot: u64) -> Result<Vec<u8>, String>;
+    fn image(plan: &Self::Plan, address: u64, slot: u64, how: u32) -> Result<Image, String>;
     /// The instruction boundaries of a function, from its first byte: addresses in ascending order, up to where the
     /// code cannot be decoded.
     fn boundaries(code: &[u8], start: u64) -> Vec<u64>;
@@ -65,10 +93,35 @@ pub struct SiteData {
     pub op: [u64; OP_WORDS],
     /// The bytes that stand there without the breakpoint.
     pub original: [u8; ORIGINAL_BYTES],
-    /// [`hit::Site::EMULATE`] or 0.
+    /// See [`hit::Site::how`].
     pub how: u32,
     /// Length of the instruction.
     pub length: u32,
+    /// See [`hit::Marks`].
+    pub marks: [u64; MARKS],
+}
+
+impl SiteData {
+    /// Writes it to its place, in an image that control shares with the hit path. Nobody looks at the place yet.
+    pub fn store(&self, site: &Site, marks: Option<&hit::Marks>) {
+        let set = |to: &sync::primitive::AtomicU64, value| to.store(value, Ordering::Relaxed);
+        set(&site.address, self.address);
+        set(&site.slot, self.slot);
+        site.op.iter().zip(self.op).for_each(|(to, word)| set(to, word));
+        for (to, bytes) in site.original.iter().zip(self.original.chunks_exact(8)) {
+            set(to, bytes.iter().rev().fold(0, |word, &b| word << 8 | u64::from(b)));
+        }
+        if let Some(marks) = marks {
+            marks.0.iter().zip(self.marks).for_each(|(to, word)| set(to, word));
+        }
+        set_half(&site.how, self.how);
+        set_half(&site.length, self.length);
+        set_half(&site.first, 0);
+    }
+}
+
+fn set_half(to: &AtomicU32, value: u32) {
+    to.store(value, Ordering::Release);
 }
 
 /// What is stored of a probe ([`hit::Probe`]).
@@ -90,6 +143,23 @@ pub struct ProbeData {
     pub data: u64,
     /// Index + 1 of the next probe in the chain.
     pub next: u32,
+}
+
+impl ProbeData {
+    /// Writes it to its place, as registered: see [`SiteData::store`].
+    pub fn store(&self, probe: &Probe) {
+        set_half(&probe.kind, self.kind.code());
+        set_half(&probe.id, self.id);
+        set_half(&probe.next, self.next);
+        set_half(&probe.code, self.code.0);
+        set_half(&probe.code_length, self.code.1);
+        set_half(&probe.bit, self.bit);
+        set_half(&probe.maxactive, self.maxactive);
+        set_half(&probe.flags, if self.record { Probe::RECORD } else { 0 });
+        set_half(&probe.active, 0);
+        probe.data.store(self.data, Ordering::Relaxed);
+        set_half(&probe.state, Probe::REGISTERED);
+    }
 }
 
 /// The place where probes are planted.
@@ -118,6 +188,15 @@ pub trait Host {
     /// [`Error::NoReturns`] when they cannot.
     fn return_scheme(&mut self, start: u64) -> Result<ReturnScheme, Error>;
 
+    /// How instructions that are probed from now on shall take their effect.
+    fn stepping(&self) -> Stepping {
+        Stepping::Best
+    }
+    /// Whether [`publish`](Host::publish) is wanted for slots too, so that a fault in one can be told from others.
+    fn publishes_slots(&self) -> bool {
+        false
+    }
+
     /// A slot from which `address` is within the reach of a relocated operand.
     ///
     /// # Errors
@@ -142,12 +221,13 @@ pub trait Host {
     ///
     /// [`Error::Full`], or when the target cannot be written.
     fn store_site(&mut self, index: u32, site: &SiteData) -> Result<(), Error>;
-    /// Publishes a stored site in the table: from now on it can be found by its address.
+    /// Publishes a stored site in the table: from now on it can be found by its address. `entry` is its index, or that
+    /// with [`hit::SLOT`] or [`hit::STEP_END`] for an address of its slot. An entry that is there is replaced.
     ///
     /// # Errors
     ///
     /// [`Error::Full`], or when the target cannot be written.
-    fn publish(&mut self, address: u64, index: u32) -> Result<(), Error>;
+    fn publish(&mut self, address: u64, entry: u64) -> Result<(), Error>;
     /// Stores a probe under its index, registered or not.
     ///
     /// # Errors

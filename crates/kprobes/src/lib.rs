@@ -56,7 +56,7 @@ mod request;
 mod site;
 
 pub use error::Error;
-pub use host::{Function, Host, Isa, ProbeData, ReturnScheme, SiteData};
+pub use host::{Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 pub use placement::Placement;
 pub use registry::Registry;
 pub use request::{Handle, ProbeKind, Request};

@@ -9,7 +9,7 @@ use crate::{Error, Handle, Placement, ProbeKind, Registry, Request};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hit::{Kind, ORIGINAL_BYTES};
+use hit::{Kind, ORIGINAL_BYTES, Site};
 
 /// An error, and which request of the batch it belongs to.
 type At<T> = Result<T, (usize, Error)>;
@@ -67,7 +67,9 @@ impl Registry {
     ) -> Result<(), Error> {
         let (addresses, scheme) = self.addresses(host, request)?;
         for &address in &addresses {
-            if !batch.sites.contains_key(&address) && !self.is_usable(host, address)? {
+            let ready = batch.sites.contains_key(&address)
+                || self.is_usable(host, address)? && self.steps_as_wanted(host, address);
+            if !ready {
                 let planned = self.plan(host, address, &request.kind)?;
                 batch.sites.insert(address, (index, planned));
             }
@@ -95,22 +97,31 @@ impl Registry {
     ) -> Result<(), Error> {
         let slot = host.slot(address)?;
         let refused = |why: String| Error::Refused { address, why };
-        let image = H::Isa::image(plan, address, slot).map_err(refused)?;
-        host.write_slot(slot, &image)?;
-        let operation = H::Isa::operation(plan);
+        let how = H::Isa::how(plan, host.stepping());
+        let image = H::Isa::image(plan, address, slot, how).map_err(refused)?;
+        host.write_slot(slot, &image.code)?;
         let data = SiteData {
             address,
             slot,
-            op: operation.unwrap_or_default(),
+            op: H::Isa::operation(plan).unwrap_or_default(),
             original,
-            how: if operation.is_some() { hit::Site::EMULATE } else { 0 },
+            how: Site::with_lengths(how, image.complete, image.code.len()),
             length: u32::from(H::Isa::length(plan)),
+            marks: image.marks,
         };
         let index = self.next_site;
         host.store_site(index, &data)?;
-        host.publish(address, index)?;
+        let entry = u64::from(index);
+        if how & Site::SECOND_BREAKPOINT != 0 {
+            host.publish(slot + image.complete as u64, entry | hit::STEP_END)?;
+        }
+        if host.publishes_slots() {
+            host.publish(slot, entry | hit::SLOT)?;
+        }
+        host.publish(address, entry)?;
         self.next_site += 1;
-        if let Some(old) = self.sites.insert(address, SiteRecord::new(index, data)) {
+        let record = SiteRecord { stepping: host.stepping(), ..SiteRecord::new(index, data) };
+        if let Some(old) = self.sites.insert(address, record) {
             self.abandon(host, old);
         }
         Ok(())
@@ -245,6 +256,7 @@ fn role(request: &Request, scheme: Option<&ReturnScheme>) -> (Kind, u32, u64) {
     match (&request.kind, scheme) {
         (ProbeKind::Entry, _) => (Kind::Entry, 0, request.address),
         (ProbeKind::Internal { data }, _) => (Kind::Internal, 0, *data),
+        (ProbeKind::Handler { data }, _) => (Kind::Handler, 0, *data),
         (ProbeKind::Return { .. }, Some(ReturnScheme::Sites(..))) => (Kind::ReturnSite, 0, request.address),
         (ProbeKind::Return { maxactive }, _) => (Kind::Return, *maxactive, request.address),
     }

@@ -56,7 +56,8 @@ impl Registry {
     pub fn inherit(&mut self, index: u32, data: SiteData, probes: Vec<u32>, bits: u32, armed: bool) {
         let inherited = |probe| Chained { probe, serial: INHERITED, bit: None, retired: false };
         let probes = probes.into_iter().map(inherited).collect();
-        let mut site = SiteRecord { index, data, probes, bits: Bits::inherited(bits), armed, noted: armed };
+        let made = SiteRecord::new(index, data);
+        let mut site = SiteRecord { probes, bits: Bits::inherited(bits), armed, noted: armed, ..made };
         site.release(None);
         self.sites.insert(data.address, site);
     }
@@ -77,8 +78,7 @@ impl Registry {
         let mut placement = None;
         for address in addresses {
             let (plan, _) = self.plan(host, address, &request.kind)?;
-            let emulated = H::Isa::operation(&plan).is_some();
-            placement.get_or_insert(if emulated { Placement::Emulated } else { Placement::Boosted });
+            placement.get_or_insert(Placement::of(H::Isa::how(&plan, host.stepping())));
         }
         Ok(summary(&request.kind, scheme, placement.unwrap_or(Placement::Boosted)))
     }
@@ -147,6 +147,11 @@ impl Registry {
         let mut now = [0u8; ORIGINAL_BYTES];
         let read = original(&self.sites, host, address, &mut now)?;
         Ok(length <= read && now.get(..length) == site.data.original.get(..length))
+    }
+
+    /// Whether a known site steps as the host wants it now. One with a breakpoint stays as it is.
+    pub(crate) fn steps_as_wanted<H: Host>(&self, host: &H, address: u64) -> bool {
+        self.sites.get(&address).is_some_and(|site| site.armed || site.stepping == host.stepping())
     }
 
     /// How the instruction at `address` is displaced, and the bytes that stand there without any probe.

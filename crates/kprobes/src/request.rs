@@ -8,6 +8,11 @@ use alloc::vec::Vec;
 pub enum ProbeKind {
     /// A kprobe at any instruction.
     Entry,
+    /// A kprobe with a handler, at any instruction.
+    Handler {
+        /// Which handler; see [`hit::Probe::data`].
+        data: u64,
+    },
     /// A return probe at a function's first instruction, with its `maxactive`.
     Return {
         /// How many activations are watched at once.

@@ -1,6 +1,6 @@
 //! Control's own record of a site: its chain as the target has it, and the bits of its return probes.
 
-use crate::{Error, Host, Placement, SiteData};
+use crate::{Error, Host, Placement, SiteData, Stepping};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -34,6 +34,8 @@ impl Chained {
 pub(crate) struct SiteRecord {
     pub(crate) index: u32,
     pub(crate) data: SiteData,
+    /// What was asked for when it was made.
+    pub(crate) stepping: Stepping,
     /// Its probes, first one first.
     pub(crate) probes: Vec<Chained>,
     pub(crate) bits: Bits,
@@ -45,11 +47,12 @@ pub(crate) struct SiteRecord {
 
 impl SiteRecord {
     pub(crate) fn new(index: u32, data: SiteData) -> Self {
-        Self { index, data, probes: Vec::new(), bits: Bits::default(), armed: false, noted: false }
+        let stepping = Stepping::Best;
+        Self { index, data, stepping, probes: Vec::new(), bits: Bits::default(), armed: false, noted: false }
     }
 
     pub(crate) fn placement(&self) -> Placement {
-        if self.data.how & hit::Site::EMULATE != 0 { Placement::Emulated } else { Placement::Boosted }
+        Placement::of(self.data.how)
     }
 
     /// Appends a stored probe to the chain. It is taken for chained also when that fails: nobody knows.

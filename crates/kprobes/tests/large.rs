@@ -1,7 +1,9 @@
 //! Large batches cost a few calls of the host's for each probe, wherever the probes are.
 
 use hit::OP_WORDS;
-use kprobes::{Error, Function, Host, Isa, ProbeData, ProbeKind, Registry, Request, ReturnScheme, SiteData};
+use kprobes::{
+    Error, Function, Host, Image, Isa, ProbeData, ProbeKind, Registry, Request, ReturnScheme, SiteData, Stepping,
+};
 
 const BATCH: usize = 20_000;
 const TEXT: u64 = 0x1_0000;
@@ -28,8 +30,12 @@ impl Isa for Bytes {
         None
     }
 
-    fn image((): &(), _: u64, _: u64) -> Result<Vec<u8>, String> {
-        Ok(vec![0])
+    fn how((): &(), _: Stepping) -> u32 {
+        0
+    }
+
+    fn image((): &(), _: u64, _: u64, _: u32) -> Result<Image, String> {
+        Ok(Image { code: vec![0], ..Image::default() })
     }
 
     fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
@@ -89,7 +95,7 @@ impl Host for Zeros {
         self.count(())
     }
 
-    fn publish(&mut self, _: u64, _: u32) -> Result<(), Error> {
+    fn publish(&mut self, _: u64, _: u64) -> Result<(), Error> {
         self.count(())
     }
 

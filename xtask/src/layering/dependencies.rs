@@ -13,11 +13,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hit", &["sync"]),
     ("kprobes", &["hit", "sync"]),
     ("cpu", &["isa"]),
-    ("host-process", &["kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
-    ("host-bare", &["kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
-    ("host-linux", &["kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
+    ("arch", &["kprobes", "hit", "sync", "isa", "events"]),
+    ("host-process", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
+    ("host-bare", &["arch", "kprobes", "hit", "sync", "isa", "events"]),
+    ("host-linux", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
     ("agent", &["host-process", "hit", "sync", "cpu", "events"]),
-    ("testkit", &["kprobes", "hit", "sync", "isa"]),
+    ("demo-kernel", &["host-bare", "testkit", "arch", "kprobes", "hit", "sync", "isa", "events"]),
+    ("testkit", &["arch", "kprobes", "hit", "sync", "isa", "events"]),
     ("kprobe", &["host-process", "kprobes", "hit", "sync", "isa", "symbols", "events"]),
 ];
 

@@ -3,8 +3,8 @@
 use super::member::DEFAULT_MAXACTIVE;
 use super::objects::{Cache, Mapped, Objects};
 use super::resolve::{FetchSymbols, Resolved, resolve};
-use super::target::X86Control;
 use super::{HostError, Result, returns};
+use arch::x86::{User, X86};
 use events::{Definition, Kind, compile};
 use hit::ORIGINAL_BYTES;
 use kprobes::{Error, Function, ProbeData, ProbeKind, Registry, Request, ReturnScheme, SiteData};
@@ -135,7 +135,7 @@ fn refuse<T>() -> core::result::Result<T, Error> {
 }
 
 impl kprobes::Host for Still<'_> {
-    type Isa = X86Control;
+    type Isa = X86<User>;
 
     fn read(&mut self, address: u64, out: &mut [u8]) -> core::result::Result<(), Error> {
         let object = self.0.at(address).ok_or(Error::NotText { address })?;
@@ -169,7 +169,7 @@ impl kprobes::Host for Still<'_> {
         refuse()
     }
 
-    fn publish(&mut self, _: u64, _: u32) -> core::result::Result<(), Error> {
+    fn publish(&mut self, _: u64, _: u64) -> core::result::Result<(), Error> {
         refuse()
     }
 

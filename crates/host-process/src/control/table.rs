@@ -109,6 +109,7 @@ pub(crate) fn sites(target: &Target) -> Result<Vec<StoredSite>> {
                 original: b.get(original..original + 16).and_then(|o| o.try_into().ok()).unwrap_or_default(),
                 how: half_at(b, offset_of!(Site, how)),
                 length: half_at(b, offset_of!(Site, length)),
+                ..SiteData::default()
             },
             armed: half_at(b, offset_of!(Site, state)) == Site::ARMED,
             first: half_at(b, offset_of!(Site, first)),

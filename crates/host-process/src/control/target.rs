@@ -10,7 +10,6 @@ use super::{HostError, Result};
 use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
 use hit::{Probe, Site};
-use isa::x86::{self, Privilege, Verdict};
 use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,52 +19,6 @@ use sync::Bucket;
 const ARENA_BYTES: u64 = 1 << 18;
 /// How long a grace period may take before a thread in a handler is taken for dead.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// x86-64 for control.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct X86Control;
-
-/// How an instruction is displaced.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    length: u8,
-    verdict: Verdict,
-}
-
-impl kprobes::Isa for X86Control {
-    type Plan = Plan;
-
-    const BREAKPOINT: u8 = x86::BREAKPOINT;
-    const MAX_LENGTH: usize = x86::MAX_LEN;
-
-    fn plan(bytes: &[u8], address: u64) -> core::result::Result<Plan, String> {
-        let analysis = x86::analyse(bytes, address, Privilege::User).map_err(|r| r.to_string())?;
-        Ok(Plan { length: analysis.len, verdict: analysis.verdict })
-    }
-
-    fn length(plan: &Plan) -> u8 {
-        plan.length
-    }
-
-    fn operation(plan: &Plan) -> Option<[u64; hit::OP_WORDS]> {
-        let Verdict::Emulate(op) = plan.verdict else { return None };
-        let bytes = op.to_bytes();
-        let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        (!op.touches_memory()).then(|| core::array::from_fn(word))
-    }
-
-    fn image(plan: &Plan, address: u64, slot: u64) -> core::result::Result<Vec<u8>, String> {
-        let image = match plan.verdict {
-            Verdict::Emulate(op) => op.image(address, plan.length, slot),
-            Verdict::Slot(slot_plan) => slot_plan.image(slot),
-        };
-        image.map(|i| i.as_slice().to_vec()).map_err(|r| r.to_string())
-    }
-
-    fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
-        x86::boundaries(code, start).starts().collect()
-    }
-}
 
 /// A target: one process with the agent in it.
 #[derive(Debug)]
@@ -236,7 +189,7 @@ pub(crate) fn failed(error: HostError) -> Error {
 }
 
 impl kprobes::Host for Target {
-    type Isa = X86Control;
+    type Isa = arch::x86::X86<arch::x86::User>;
 
     fn read(&mut self, address: u64, out: &mut [u8]) -> core::result::Result<(), Error> {
         self.memory.read(address, out).map_err(failed)
@@ -293,11 +246,11 @@ impl kprobes::Host for Target {
         self.set_home_half(offset_of!(Home, sites_used), index + 1).map_err(failed)
     }
 
-    fn publish(&mut self, address: u64, index: u32) -> core::result::Result<(), Error> {
+    fn publish(&mut self, address: u64, entry: u64) -> core::result::Result<(), Error> {
         let full = Error::Full { what: "buckets of the probe table", limit: BUCKETS };
         let bucket = super::table::bucket_for(self, address).map_err(failed)?.ok_or(full)?;
         let at = self.home(offset_of!(Home, buckets)) + (bucket * size_of::<Bucket>()) as u64;
-        self.store(at + 8, &u64::from(index).to_le_bytes())?;
+        self.store(at + 8, &entry.to_le_bytes())?;
         self.store(at, &address.to_le_bytes())
     }
 

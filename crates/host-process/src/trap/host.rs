@@ -5,69 +5,14 @@ use super::{Memory, debuggee, fork, guard, mailbox, record, unwind};
 use crate::abi::{Home, PAYLOAD_BYTES, STUB_BYTES, action, event};
 use core::cell::{Cell, RefCell};
 use cpu::SignalFrame;
-use hit::returns::{Returns, SAVED_ARGUMENTS};
-use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
-use isa::x86::{BREAKPOINT, Op, Regs};
+use hit::returns::Returns;
+use hit::{Cause, Counters, Host, Next, Probe, Site};
+use isa::x86::{BREAKPOINT, Regs};
 use sync::primitive::{AtomicU64, Ordering};
 use sync::{ActiveSet, Table};
 
-/// x86-64 in a process.
-#[derive(Clone, Copy, Debug)]
-pub struct X86;
-
-const RSP: usize = 4;
-/// rdi, rsi, rdx, rcx, r8, r9 (System V psABI, 3.2.3).
-const ARGUMENTS: [usize; SAVED_ARGUMENTS] = [7, 6, 2, 1, 8, 9];
-
-impl Isa for X86 {
-    type Regs = Regs;
-
-    fn breakpoint_address(regs: &Regs) -> u64 {
-        regs.rip.wrapping_sub(1)
-    }
-
-    fn set_pc(regs: &mut Regs, pc: u64) {
-        regs.rip = pc;
-    }
-
-    fn sp(regs: &Regs) -> u64 {
-        regs.gpr[RSP]
-    }
-
-    fn execute(op: [u64; OP_WORDS], regs: &mut Regs) -> bool {
-        let mut bytes = [0; 8 * OP_WORDS];
-        for (to, word) in bytes.chunks_exact_mut(8).zip(op) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        let op = Op::from_bytes(bytes);
-        !op.touches_memory() && op.execute(regs, &mut NoMemory).is_ok()
-    }
-
-    fn return_slot(regs: &Regs) -> u64 {
-        regs.gpr[RSP]
-    }
-
-    fn arguments(regs: &Regs) -> [u64; SAVED_ARGUMENTS] {
-        ARGUMENTS.map(|r| regs.gpr[r])
-    }
-}
-
-/// Operations that touch memory are executed by the processor, out of line, so that a fault is a real one.
-struct NoMemory;
-
-impl isa::Memory for NoMemory {
-    fn read(&mut self, addr: u64, _: isa::Width) -> Result<u64, isa::Fault> {
-        Err(isa::Fault { addr, write: false })
-    }
-
-    fn write(&mut self, addr: u64, _: isa::Width, _: u64) -> Result<(), isa::Fault> {
-        Err(isa::Fault { addr, write: true })
-    }
-
-    fn segment_base(&self, _: isa::Segment) -> u64 {
-        0
-    }
-}
+/// The instruction set.
+pub type X86 = arch::x86::X86<arch::x86::User>;
 
 /// One trap in one thread.
 #[derive(Debug)]

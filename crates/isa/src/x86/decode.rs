@@ -319,10 +319,12 @@ fn repair(code: Code) -> Repair {
 }
 
 /// Whether a trap flag that is set before the instruction traps directly behind it, and only has
-/// that effect.
+/// that effect, and so has holding back interrupts.
 fn steppable(instruction: &Instruction) -> bool {
     let loads_ss = instruction.op0_kind() == OpKind::Register
         && instruction.op0_register() == Register::SS
         && matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Pop);
-    !loads_ss && instruction.flow_control() == FlowControl::Next
+    // These wait for an interrupt, which does not come while a step holds interrupts back.
+    let waits = matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Mwait | Mnemonic::Mwaitx);
+    !loads_ss && !waits && instruction.flow_control() == FlowControl::Next
 }

@@ -88,6 +88,12 @@ impl Image {
         u64::from(self.mark(offset).stack)
     }
 
+    /// What the image stands for: from each offset on, the original address and the bytes that were pushed.
+    pub fn marks(&self) -> impl Iterator<Item = (usize, u64, u64)> + '_ {
+        let made = self.marks.get(..usize::from(self.count)).unwrap_or_default();
+        made.iter().map(|mark| (usize::from(mark.offset), mark.original, u64::from(mark.stack)))
+    }
+
     fn mark(&self, offset: usize) -> Mark {
         let made = self.marks.get(..usize::from(self.count)).unwrap_or_default();
         made.iter().rev().find(|mark| usize::from(mark.offset) <= offset).copied().unwrap_or_default()

@@ -240,6 +240,12 @@ impl Op {
         )
     }
 
+    /// Whether it reads or changes the flags register as a whole, with the trap flag and the interrupt flag.
+    #[must_use]
+    pub const fn uses_flags(&self) -> bool {
+        matches!(self.kind, kind::PUSH_FLAGS | kind::POP_FLAGS | kind::CLEAR_INTERRUPTS | kind::SET_INTERRUPTS)
+    }
+
     /// Whether it pushes a return address.
     #[must_use]
     pub const fn is_call(&self) -> bool {

@@ -3,50 +3,13 @@
 use super::interleave::{pause, wait_for_others};
 use super::{Machine, SLOT_BYTES, SLOTS, SLOTS_BYTES, TEXT};
 use hit::{Probe, Site};
-use isa::x86::{self, Privilege, Verdict};
 use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
 use std::collections::BTreeMap;
-use sync::primitive::{AtomicU32, AtomicU64, Ordering};
+use sync::primitive::{AtomicU32, Ordering};
 use sync::{ActiveSet, Table};
 
-/// `x86_64`, for both halves.
-#[derive(Clone, Copy, Debug)]
-pub struct X86;
-
-impl kprobes::Isa for X86 {
-    type Plan = (Verdict, u8);
-
-    const BREAKPOINT: u8 = x86::BREAKPOINT;
-    const MAX_LENGTH: usize = x86::MAX_LEN;
-
-    fn plan(bytes: &[u8], address: u64) -> Result<Self::Plan, String> {
-        let analysis = x86::analyse(bytes, address, Privilege::User).map_err(|r| r.to_string())?;
-        Ok((analysis.verdict, analysis.len))
-    }
-
-    fn length(plan: &Self::Plan) -> u8 {
-        plan.1
-    }
-
-    fn operation(plan: &Self::Plan) -> Option<[u64; hit::OP_WORDS]> {
-        let Verdict::Emulate(op) = plan.0 else { return None };
-        let bytes = op.to_bytes();
-        let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        (!op.touches_memory()).then(|| core::array::from_fn(word))
-    }
-
-    fn image(plan: &Self::Plan, address: u64, slot: u64) -> Result<Vec<u8>, String> {
-        let image = match plan.0 {
-            Verdict::Emulate(op) => op.image(address, plan.1, slot),
-            Verdict::Slot(copied) => copied.image(slot),
-        };
-        image.map(|i| i.as_slice().to_vec()).map_err(|r| r.to_string())
-    }
-
-    fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
-        x86::boundaries(code, start).starts().collect()
-    }
-}
+/// The instruction set, for both halves.
+pub type X86 = arch::x86::X86<arch::x86::User>;
 
 /// A call of the host's, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,10 +122,6 @@ impl<'m> Control<'m> {
     }
 }
 
-fn set(to: &AtomicU64, value: u64) {
-    to.store(value, Ordering::Relaxed);
-}
-
 fn set_half(to: &AtomicU32, value: u32) {
     to.store(value, Ordering::Release);
 }
@@ -217,40 +176,20 @@ impl kprobes::Host for Control<'_> {
 
     fn store_site(&mut self, index: u32, data: &SiteData) -> Result<(), Error> {
         self.enter(Call::StoreSite)?;
-        let site = self.site(index)?;
-        set(&site.address, data.address);
-        set(&site.slot, data.slot);
-        site.op.iter().zip(data.op).for_each(|(to, word)| set(to, word));
-        for (to, bytes) in site.original.iter().zip(data.original.chunks_exact(8)) {
-            set(to, bytes.iter().rev().fold(0, |word, &b| word << 8 | u64::from(b)));
-        }
-        set_half(&site.how, data.how);
-        set_half(&site.length, data.length);
-        set_half(&site.first, 0);
+        data.store(self.site(index)?, None);
         Ok(())
     }
 
-    fn publish(&mut self, address: u64, index: u32) -> Result<(), Error> {
+    fn publish(&mut self, address: u64, entry: u64) -> Result<(), Error> {
         self.enter(Call::Publish)?;
         let table = Table::new(&self.machine.tables.buckets);
         let limit = self.machine.tables.buckets.len();
-        table.insert(address, u64::from(index)).then_some(()).ok_or(Error::Full { what: "buckets", limit })
+        table.insert(address, entry).then_some(()).ok_or(Error::Full { what: "buckets", limit })
     }
 
     fn store_probe(&mut self, index: u32, data: &ProbeData) -> Result<(), Error> {
         self.enter(Call::StoreProbe)?;
-        let probe = self.probe(index)?;
-        set_half(&probe.kind, data.kind.code());
-        set_half(&probe.id, data.id);
-        set_half(&probe.next, data.next);
-        set_half(&probe.code, data.code.0);
-        set_half(&probe.code_length, data.code.1);
-        set_half(&probe.bit, data.bit);
-        set_half(&probe.maxactive, data.maxactive);
-        set_half(&probe.flags, if data.record { Probe::RECORD } else { 0 });
-        set_half(&probe.active, 0);
-        set(&probe.data, data.data);
-        set_half(&probe.state, Probe::REGISTERED);
+        data.store(self.probe(index)?);
         Ok(())
     }
 

@@ -3,52 +3,16 @@
 use super::interleave::{pause, wait_for_others};
 use super::machine::lock;
 use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, SIGNAL_FRAME_SP, X86};
-use hit::returns::{Instance, Returns, SAVED_ARGUMENTS, SignalStack};
-use hit::{Cause, Counters, Host, Isa, Next, OP_WORDS, Probe, Site};
-use isa::x86::{BREAKPOINT, Op, Regs, gpr};
+use hit::returns::{Instance, Returns, SignalStack};
+use hit::{Cause, Counters, Host, Next, Probe, Site};
+use isa::x86::{BREAKPOINT, Regs, gpr};
 use sync::primitive::{AtomicU64, Ordering};
 use sync::{ActiveSet, Table};
 
-/// The argument registers (System V psABI, 3.2.3).
-const ARGUMENTS: [usize; SAVED_ARGUMENTS] = [gpr::RDI, gpr::RSI, gpr::RDX, gpr::RCX, 8, 9];
 /// A handler's own stack begins this far below the interrupted one (beyond the red zone).
 const HANDLER_GAP: u64 = 0x100;
 /// How many steps a handler's call may take.
 const HANDLER_STEPS: usize = 10_000;
-
-impl Isa for X86 {
-    type Regs = Regs;
-
-    fn breakpoint_address(regs: &Regs) -> u64 {
-        regs.rip.wrapping_sub(1)
-    }
-
-    fn set_pc(regs: &mut Regs, pc: u64) {
-        regs.rip = pc;
-    }
-
-    fn sp(regs: &Regs) -> u64 {
-        regs.rsp()
-    }
-
-    fn execute(op: [u64; OP_WORDS], regs: &mut Regs) -> bool {
-        let mut bytes = [0; 8 * OP_WORDS];
-        for (to, word) in bytes.chunks_exact_mut(8).zip(op) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        let op = Op::from_bytes(bytes);
-        // Without memory: what touches it runs out of line.
-        !op.touches_memory() && op.execute(regs, &mut &super::Memory::default()).is_ok()
-    }
-
-    fn return_slot(regs: &Regs) -> u64 {
-        regs.rsp()
-    }
-
-    fn arguments(regs: &Regs) -> [u64; SAVED_ARGUMENTS] {
-        ARGUMENTS.map(|r| regs.gpr[r])
-    }
-}
 
 /// What an internal probe does ([`hit::Probe::data`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,79 @@
+//! What control asks of an instruction's bytes.
+
+use super::{Space, X86};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use hit::{MARKS, Marks, OP_WORDS, Site};
+use isa::x86::{self, Analysis, Plan, Repair, Verdict};
+use kprobes::{Image, Stepping};
+
+impl<S: Space> kprobes::Isa for X86<S> {
+    type Plan = Analysis;
+
+    const BREAKPOINT: u8 = x86::BREAKPOINT;
+    const MAX_LENGTH: usize = x86::MAX_LEN;
+
+    fn plan(bytes: &[u8], address: u64) -> Result<Analysis, String> {
+        x86::analyse(bytes, address, S::PRIVILEGE).map_err(|r| r.to_string())
+    }
+
+    fn length(plan: &Analysis) -> u8 {
+        plan.len
+    }
+
+    fn operation(plan: &Analysis) -> Option<[u64; OP_WORDS]> {
+        let Verdict::Emulate(op) = plan.verdict else { return None };
+        let bytes = op.to_bytes();
+        let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+        (S::MEMORY || !op.touches_memory()).then(|| core::array::from_fn(word))
+    }
+
+    fn how(plan: &Analysis, stepping: Stepping) -> u32 {
+        let emulated = Self::operation(plan).is_some();
+        match (&plan.verdict, stepping) {
+            // Between an emulated change of the flags and its image there is nothing to choose: the image would show
+            // or lose what the step has done to them.
+            (Verdict::Emulate(op), _) if op.uses_flags() && emulated => Site::EMULATE,
+            (Verdict::Emulate(op), Stepping::SingleStep) if !op.uses_flags() => Site::SINGLE_STEP,
+            (Verdict::Emulate(_), Stepping::Best | Stepping::SecondBreakpoint) if emulated => Site::EMULATE,
+            (Verdict::Slot(plan), Stepping::SecondBreakpoint) if can_be_stepped(plan) => Site::SECOND_BREAKPOINT,
+            (Verdict::Slot(plan), Stepping::SingleStep) if can_be_stepped(plan) => Site::SINGLE_STEP,
+            _ => 0,
+        }
+    }
+
+    fn image(plan: &Analysis, _: u64, slot: u64, how: u32) -> Result<Image, String> {
+        let second = how & Site::SECOND_BREAKPOINT != 0;
+        let made = if second { plan.body(slot) } else { plan.image(slot) }.map_err(|r| r.to_string())?;
+        let mut code = made.as_slice().to_vec();
+        let complete = match plan.verdict {
+            Verdict::Slot(plan) if can_be_stepped(&plan) => plan.bytes().len(),
+            _ => 0,
+        };
+        let marks = marks(plan.addr, &made);
+        if second {
+            code.push(x86::BREAKPOINT);
+        }
+        Ok(Image { code, complete, marks })
+    }
+
+    fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
+        x86::boundaries(code, start).starts().collect()
+    }
+}
+
+/// Whether neither the trap flag nor a cleared interrupt flag shows in what the instruction does, and the next
+/// instruction comes directly behind it.
+fn can_be_stepped(plan: &Plan) -> bool {
+    plan.steppable() && plan.boostable() && plan.repair() == Repair::Nothing
+}
+
+/// What an image's offsets stand for, in the hit path's form. A target out of a mark's reach does not come before
+/// the jump to it, which cannot fault.
+fn marks(address: u64, image: &x86::Image) -> [u64; MARKS] {
+    let mut marks = [0; MARKS];
+    let distance = |original: u64| original.wrapping_sub(address).cast_signed();
+    let known = image.marks().filter_map(|(offset, original, pushed)| Marks::mark(offset, pushed, distance(original)));
+    marks.iter_mut().zip(known).for_each(|(to, mark)| *to = mark);
+    marks
+}

@@ -1,0 +1,178 @@
+//! Executing the displaced instruction: what happens between the breakpoint and the next instruction.
+//!
+//! There are four ways, and all have the same result. Control chooses one for each site ([`Site::how`]):
+//!
+//! * **emulated**: the hit path executes an operation. No copy runs, nothing can interrupt.
+//! * **boosted**: the registers go to the slot, whose copy ends with a jump to the next instruction.
+//! * **second breakpoint**: a breakpoint stands behind the copy. Its address is in the probe table too, so the trap is
+//!   recognized by itself, on whatever processor it comes.
+//! * **single step**: the processor traps after one instruction. The trap has no address of its own: what is stepped is
+//!   kept for each processor, in [`Stepping`]. The slot is a boosted one, so a step that is given up half-way (because
+//!   of a fault, or in a handler that has interrupted another step) still ends right.
+//!
+//! While a copy is stepped nothing may interrupt, or the trap would come in somebody else's code. [`Isa::begin_step`]
+//! sees to it, and [`Isa::end_step`] restores the bits exactly. Instructions that could see or change those bits are
+//! never stepped; control emulates or boosts them. What cannot be held back (a fault of the instruction itself, an
+//! interrupt that cannot be masked) may hit further probes: they find [`Stepping`] taken, and run boosted.
+//!
+//! # A fault in the copy
+//!
+//! [`displaced`] tells where the instruction is in truth: whoever handles the fault, or reports it, sees the registers
+//! that it would have without a probe. If it was a fault that is cured by running the instruction again, [`resume`]
+//! goes on in the copy, so that the probe is hit once. Both work on registers alone, so the handler may be preempted,
+//! and go on elsewhere. Linux resets the program counter to the probe and hits it a second time
+//! (`kprobe_fault_handler`).
+
+use crate::path::{Outcome, Regs};
+use crate::site::Site;
+use crate::{Host, Isa};
+use sync::primitive::{AtomicU64, Ordering};
+
+/// Slots begin at multiples of this, in hosts that publish them.
+pub const SLOT_BYTES: u64 = 64;
+/// In the table's entry for the beginning of a slot, beside its site's index.
+pub const SLOT: u64 = 1 << 32;
+/// In the table's entry for a second breakpoint, beside its site's index.
+pub const STEP_END: u64 = 1 << 33;
+
+/// The index of the site that an entry of the table speaks of.
+pub(crate) const fn index(entry: u64) -> u64 {
+    entry & (SLOT - 1)
+}
+
+/// Whether an entry speaks of the site itself.
+pub(crate) const fn is_site(entry: u64) -> bool {
+    entry & (SLOT | STEP_END) == 0
+}
+
+/// The step that a processor is in the middle of. Only this processor uses it.
+#[derive(Debug)]
+pub struct Stepping {
+    /// Index of the site + 1, or 0.
+    site: AtomicU64,
+    saved: AtomicU64,
+}
+
+impl Stepping {
+    /// No step.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { site: AtomicU64::new(0), saved: AtomicU64::new(0) }
+    }
+
+    /// Index of the site whose copy is stepped.
+    #[must_use]
+    pub fn site(&self) -> Option<u64> {
+        self.site.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    fn is_free(&self) -> bool {
+        self.site.load(Ordering::Relaxed) == 0
+    }
+
+    fn begin<I: Isa>(&self, index: u64, single: bool, regs: &mut I::Regs) {
+        self.saved.store(I::begin_step(regs, single), Ordering::Relaxed);
+        self.site.store(index + 1, Ordering::Relaxed);
+    }
+
+    /// Ends the step of this site, if it is the one; others are not concerned.
+    fn end<I: Isa>(&self, index: u64, regs: &mut I::Regs) {
+        if self.site() == Some(index) {
+            I::end_step(regs, self.saved.load(Ordering::Relaxed));
+            self.site.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for Stepping {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Lets the displaced instruction take its effect.
+pub(crate) fn over<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
+    let how = site.how.load(Ordering::Relaxed);
+    if how & Site::EMULATE != 0 && H::Isa::execute(site.op(), regs) {
+        return;
+    }
+    H::Isa::set_pc(regs, site.slot.load(Ordering::Relaxed));
+    if how & (Site::SINGLE_STEP | Site::SECOND_BREAKPOINT) == 0 {
+        return;
+    }
+    if let Some(stepping) = host.stepping().filter(|s| s.is_free()) {
+        stepping.begin::<H::Isa>(index, how & Site::SINGLE_STEP != 0, regs);
+    }
+}
+
+/// Whether `address` is the second breakpoint of the site that `entry` speaks of.
+pub(crate) fn is_complete(site: &Site, entry: u64, address: u64) -> bool {
+    let (complete, _) = Site::lengths(site.how.load(Ordering::Relaxed));
+    entry & STEP_END != 0 && site.slot.load(Ordering::Relaxed).wrapping_add(complete) == address
+}
+
+/// The copy has run: execution goes on behind the original.
+pub(crate) fn complete<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
+    if let Some(stepping) = host.stepping() {
+        stepping.end::<H::Isa>(index, regs);
+    }
+    let length = u64::from(site.length.load(Ordering::Relaxed));
+    H::Isa::set_pc(regs, site.address.load(Ordering::Relaxed).wrapping_add(length));
+}
+
+/// Handles the trap that comes after a single step.
+///
+/// A copy of several instructions, or one that repeats itself, takes several steps.
+pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
+    let stepped = host.stepping().and_then(|s| Some((s, s.site()?)));
+    let Some((stepping, index)) = stepped else { return Outcome::Foreign };
+    let Some(site) = host.site(index) else { return Outcome::Foreign };
+    let how = site.how.load(Ordering::Relaxed);
+    if how & Site::SINGLE_STEP == 0 {
+        return Outcome::Foreign;
+    }
+    let (done, code) = Site::lengths(how);
+    let offset = H::Isa::pc(regs).wrapping_sub(site.slot.load(Ordering::Relaxed));
+    if offset < code && (done == 0 || offset < done) {
+        return Outcome::Handled;
+    }
+    if offset < code {
+        complete(host, site, index, regs);
+    } else {
+        stepping.end::<H::Isa>(index, regs);
+    }
+    Outcome::Handled
+}
+
+/// Where a thread was in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Displaced {
+    slot: (u64, u64),
+    truth: (u64, u64),
+}
+
+/// The registers are those of a fault: if it happened in a slot, they become what they would be without the probe, and
+/// a step that was under way ends. `None` when it happened elsewhere.
+pub fn displaced<H: Host>(host: &H, regs: &mut Regs<H>) -> Option<Displaced> {
+    let (pc, sp) = (H::Isa::pc(regs), H::Isa::sp(regs));
+    let slot = pc & !(SLOT_BYTES - 1);
+    let entry = host.find(slot).filter(|entry| entry & SLOT != 0)?;
+    let site = host.site(index(entry)).filter(|site| site.slot.load(Ordering::Relaxed) == slot)?;
+    let (delta, pushed) = host.marks(index(entry))?.meaning(pc - slot);
+    if let Some(stepping) = host.stepping() {
+        stepping.end::<H::Isa>(index(entry), regs);
+    }
+    let address = site.address.load(Ordering::Relaxed);
+    let truth = (address.wrapping_add_signed(delta), sp.wrapping_add(pushed));
+    H::Isa::set_pc(regs, truth.0);
+    H::Isa::set_sp(regs, truth.1);
+    Some(Displaced { slot: (pc, sp), truth })
+}
+
+/// The fault was handled: if the instruction is to run again, it does so where it was; else nothing is changed.
+pub fn resume<I: Isa>(displaced: Displaced, regs: &mut I::Regs) {
+    if (I::pc(regs), I::sp(regs)) == displaced.truth {
+        I::set_pc(regs, displaced.slot.0);
+        I::set_sp(regs, displaced.slot.1);
+    }
+}

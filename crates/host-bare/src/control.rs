@@ -1,0 +1,444 @@
+//! The face of control: definitions, handlers, records.
+
+use crate::engine::Engine;
+use crate::host::Target;
+use crate::listing::{Counts, Listed};
+use crate::trap::FAULTED;
+use crate::{Error, Handler, Kernel, Stepping};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use events::wire::Header;
+use events::{Definition, ErrorCode, Kind, Line, Location, Place, Resolve, Schema, Site, SyntaxError, Value};
+use kprobes::{Handle, ProbeKind, Registry, Request};
+use sync::RingReader;
+use sync::primitive::Ordering;
+
+/// What registers and removes. The kernel keeps it behind a lock, and calls it with interrupts on.
+#[derive(Debug)]
+pub struct Control<K: Kernel> {
+    engine: &'static Engine<K>,
+    registry: Registry,
+    target: Target<K>,
+    /// By number: what a probe's `id` means.
+    events: Vec<Option<Event>>,
+}
+
+/// A probe that was asked for.
+#[derive(Debug)]
+struct Event {
+    name: String,
+    group: String,
+    schema: Schema,
+    handle: Handle,
+    /// It is removed; its number stays until its records are read.
+    removed: bool,
+}
+
+/// One record, with names.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The event's name.
+    pub event: String,
+    /// What is known besides the arguments.
+    pub header: Header,
+    /// The arguments: their names and values.
+    pub values: Vec<(String, Value)>,
+    group: String,
+}
+
+/// A definition that is ready to be registered.
+struct Prepared {
+    definition: Definition,
+    request: Request,
+    schema: Schema,
+}
+
+/// Symbols in fetch arguments.
+struct Symbols<K>(core::marker::PhantomData<K>);
+
+impl<K: Kernel> Resolve for Symbols<K> {
+    fn symbol(&self, _: Option<&str>, name: &str) -> Option<u64> {
+        K::symbol(name).ok().map(|symbol| symbol.address)
+    }
+
+    fn file_offset(&self, _: u64) -> Option<u64> {
+        None
+    }
+}
+
+impl<K: Kernel> Control<K> {
+    pub(crate) fn new(engine: &'static Engine<K>) -> Self {
+        Self { engine, registry: Registry::new(0, 0), target: Target::new(engine), events: Vec::new() }
+    }
+
+    /// From now on instructions that get their first probe take their effect this way, where they can.
+    pub fn set_stepping(&mut self, stepping: Stepping) {
+        self.target.stepping = stepping;
+    }
+
+    /// Does what one line says: defines a probe or removes one. Gives a sentence about it.
+    ///
+    /// # Errors
+    ///
+    /// Why not. Nothing has changed then.
+    pub fn line(&mut self, line: &str) -> Result<String, Error> {
+        let definition = parse(line)?;
+        if definition.kind == Kind::Remove {
+            let name = definition.event_name();
+            self.remove(definition.group.as_deref(), &name)?;
+            return Ok(format!("removed {name}"));
+        }
+        self.define(&[line]).map_err(|(_, error)| error)?;
+        let listed = self.events.iter().rposition(|e| e.as_ref().is_some_and(|e| e.name == definition.event_name()));
+        Ok(listed
+            .and_then(|i| self.listed(i))
+            .map_or_else(String::new, |l| format!("{} at {} ({:#x}): {}", l.name, l.place, l.address, l.placement)))
+    }
+
+    /// Defines the probes of all `lines`, or none.
+    ///
+    /// # Errors
+    ///
+    /// The index of the line that is wrong or refused, and why.
+    pub fn define(&mut self, lines: &[&str]) -> Result<(), (usize, Error)> {
+        let mut prepared: Vec<Prepared> = Vec::with_capacity(lines.len());
+        for (index, line) in lines.iter().enumerate() {
+            let one = self.prepare(line, &prepared).map_err(|error| (index, error))?;
+            prepared.push(one);
+        }
+        let ids = self.numbers(prepared.len()).map_err(|error| (0, error))?;
+        for (one, &id) in prepared.iter_mut().zip(&ids) {
+            one.request.id = id;
+        }
+        let requests: Vec<Request> = prepared.iter().map(|p| p.request.clone()).collect();
+        let handles = self.register(&requests).map_err(|(index, error)| {
+            let line = lines.get(index).copied().unwrap_or_default();
+            (index, refused(line, error))
+        })?;
+        for ((one, handle), id) in prepared.into_iter().zip(handles).zip(ids) {
+            let (name, group) = (one.definition.event_name(), one.definition.group_name());
+            self.set(id, Event { name, group, schema: one.schema, handle, removed: false });
+        }
+        Ok(())
+    }
+
+    /// Puts a kprobe with a handler at `address`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn attach(&mut self, name: &str, address: u64, handler: Handler) -> Result<(), Error> {
+        self.attach_as(name, address, ProbeKind::Handler { data: handler as usize as u64 })
+    }
+
+    /// Puts a probe at `address` that only counts.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn count(&mut self, name: &str, address: u64) -> Result<(), Error> {
+        self.attach_as(name, address, ProbeKind::Entry)
+    }
+
+    /// Puts a return probe at `address` that only counts.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn count_returns(&mut self, name: &str, address: u64, maxactive: u32) -> Result<(), Error> {
+        self.attach_as(name, address, ProbeKind::Return { maxactive })
+    }
+
+    /// Puts a counting probe at each of `addresses`; gives those that were refused, with the reason.
+    pub fn count_all(&mut self, name: &str, addresses: &[u64]) -> Vec<(u64, Error)> {
+        let mut refused = Vec::new();
+        let mut requests = Vec::with_capacity(addresses.len());
+        for &address in addresses {
+            let request = Request { address, kind: ProbeKind::Entry, id: 0, record: false, program: Vec::new() };
+            match self.registry.check(&mut self.target, &request) {
+                Ok(_) => requests.push(request),
+                Err(error) => refused.push((address, error.into())),
+            }
+        }
+        let ids = match self.numbers(requests.len()) {
+            Ok(ids) => ids,
+            Err(error) => {
+                refused.extend(requests.iter().map(|r| (r.address, error.clone())));
+                return refused;
+            }
+        };
+        for (request, &id) in requests.iter_mut().zip(&ids) {
+            request.id = id;
+        }
+        match self.register(&requests) {
+            Ok(handles) => {
+                for (handle, id) in handles.into_iter().zip(ids) {
+                    let event = Event {
+                        name: format!("{name}_{:x}", handle.address),
+                        group: "kprobes".into(),
+                        schema: Schema::default(),
+                        handle,
+                        removed: false,
+                    };
+                    self.set(id, event);
+                }
+            }
+            Err((_, error)) => refused.extend(requests.iter().map(|r| (r.address, error.clone().into()))),
+        }
+        refused
+    }
+
+    fn attach_as(&mut self, name: &str, address: u64, kind: ProbeKind) -> Result<(), Error> {
+        if self.find(None, name).is_some() {
+            return Err(Error::Place(format!("there is an event `{name}` already")));
+        }
+        let id = self.numbers(1)?.first().copied().unwrap_or_default();
+        let request = Request { address, kind, id, record: false, program: Vec::new() };
+        let handles = self.register(&[request]).map_err(|(_, error)| error)?;
+        for handle in handles {
+            let (name, group) = (name.to_string(), "kprobes".to_string());
+            self.set(id, Event { name, group, schema: Schema::default(), handle, removed: false });
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, requests: &[Request]) -> Result<Vec<Handle>, (usize, kprobes::Error)> {
+        for counters in requests.iter().filter_map(|r| self.engine.tables.counters.get(r.id as usize)) {
+            Counts::reset(counters);
+        }
+        self.registry.register(&mut self.target, requests)
+    }
+
+    /// Removes an event; when this returns, no handler can see its probe any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEvent`], or when the text cannot be written.
+    pub fn remove(&mut self, group: Option<&str>, name: &str) -> Result<(), Error> {
+        let index = self.find(group, name).ok_or_else(|| Error::NoEvent(name.to_string()))?;
+        let handle = self.events.get(index).and_then(|e| e.as_ref()).map(|e| e.handle.clone());
+        self.registry.unregister(&mut self.target, handle.as_slice())?;
+        if let Some(Some(event)) = self.events.get_mut(index) {
+            event.removed = true;
+        }
+        Ok(())
+    }
+
+    /// Removes all events.
+    ///
+    /// # Errors
+    ///
+    /// When the text cannot be written.
+    pub fn remove_all(&mut self) -> Result<(), Error> {
+        let live = self.events.iter_mut().flatten().filter(|e| !e.removed);
+        let handles: Vec<Handle> = live.map(|e| e.handle.clone()).collect();
+        self.registry.unregister(&mut self.target, &handles)?;
+        self.events.iter_mut().flatten().for_each(|e| e.removed = true);
+        Ok(())
+    }
+
+    /// What is planted.
+    pub fn list(&self) -> impl Iterator<Item = Listed> + '_ {
+        (0..self.events.len()).filter_map(|index| self.listed(index))
+    }
+
+    /// What an event has counted.
+    #[must_use]
+    pub fn counts(&self, name: &str) -> Option<Counts> {
+        self.engine.tables.counters.get(self.find(None, name)?).map(Counts::of)
+    }
+
+    /// Takes the records that there are, in the order of their time.
+    pub fn records(&mut self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for processor in &self.engine.tables.processors {
+            let reader = RingReader::new(processor.records.ring());
+            let mut words = Vec::new();
+            while let Some(tag) = reader.pop(|word| words.push(word)) {
+                records.extend(self.decode(tag, &words));
+                words.clear();
+            }
+        }
+        records.sort_by_key(|r: &Record| r.header.time);
+        // The numbers of events that were removed mean nothing any more.
+        for event in &mut self.events {
+            if event.as_ref().is_some_and(|e| e.removed) {
+                *event = None;
+            }
+        }
+        records
+    }
+
+    fn decode(&self, tag: u64, words: &[u64]) -> Option<Record> {
+        let (header, payload) = Header::decode(tag, words)?;
+        let event = self.events.get(header.event as usize)?.as_ref()?;
+        let names = event.schema.fields.iter().map(|f| f.name.clone());
+        let values = names.zip(events::decode(&event.schema, &payload)).collect();
+        Some(Record { event: event.name.clone(), group: event.group.clone(), header, values })
+    }
+
+    /// Checks a line, and makes it a request.
+    fn prepare(&self, line: &str, batch: &[Prepared]) -> Result<Prepared, Error> {
+        let definition = parse(line)?;
+        if definition.kind == Kind::Remove {
+            return Err(Error::Place("a line that removes an event stands alone".into()));
+        }
+        let (name, group) = (definition.event_name(), definition.group_name());
+        let same = |p: &Prepared| p.definition.event_name() == name && p.definition.group_name() == group;
+        if self.find(Some(&group), &name).is_some() || batch.iter().any(same) {
+            let column = line.find(&name).unwrap_or(0);
+            return Err(Error::Syntax(SyntaxError::new(ErrorCode::EventExist, column).render(line)));
+        }
+        let column = definition.place_column.0;
+        let bad = |why: String| {
+            Error::Syntax(SyntaxError::new(ErrorCode::BadProbeAddr, column).with_detail(why).render(line))
+        };
+        let address = resolve::<K>(&definition.place).map_err(bad)?;
+        let symbols = Symbols::<K>(core::marker::PhantomData);
+        let program = events::compile(&definition, &symbols).map_err(|e| Error::Syntax(e.render(line)))?;
+        let kind = match definition.kind {
+            Kind::Return { maxactive } => {
+                ProbeKind::Return { maxactive: maxactive.unwrap_or_else(|| self.maxactive()) }
+            }
+            _ => ProbeKind::Entry,
+        };
+        let request = Request { address, kind, id: 0, record: true, program: program.code };
+        Ok(Prepared { definition, request, schema: program.schema })
+    }
+
+    /// Linux: `max(10, 2 * num_possible_cpus())`.
+    fn maxactive(&self) -> u32 {
+        10.max(2 * self.engine.tables.processors.len() as u32)
+    }
+
+    /// `count` numbers that no event bears.
+    fn numbers(&mut self, count: usize) -> Result<Vec<u32>, Error> {
+        let limit = self.engine.tables.counters.len();
+        let mut free: Vec<u32> = (0..).zip(&self.events).filter(|(_, e)| e.is_none()).map(|(i, _)| i).collect();
+        let more = self.events.len() as u32..limit as u32;
+        free.extend(more.take(count.saturating_sub(free.len())));
+        free.truncate(count);
+        if free.len() < count {
+            let full = kprobes::Error::Full {
+                what: "events (those that were removed are given back when their records are read)",
+                limit,
+            };
+            return Err(full.into());
+        }
+        Ok(free)
+    }
+
+    fn set(&mut self, id: u32, event: Event) {
+        let index = id as usize;
+        if index >= self.events.len() {
+            self.events.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.events.get_mut(index) {
+            *place = Some(event);
+        }
+    }
+
+    fn find(&self, group: Option<&str>, name: &str) -> Option<usize> {
+        let is = |e: &Event| !e.removed && e.name == name && group.is_none_or(|g| e.group == g);
+        self.events.iter().position(|e| e.as_ref().is_some_and(is))
+    }
+
+    fn listed(&self, index: usize) -> Option<Listed> {
+        let event = self.events.get(index)?.as_ref().filter(|e| !e.removed)?;
+        let counts = self.engine.tables.counters.get(index).map(Counts::of).unwrap_or_default();
+        let address = event.handle.address;
+        let faulted =
+            self.engine.tables.probes.iter().any(|p| {
+                p.id.load(Ordering::Relaxed) == index as u32 && p.flags.load(Ordering::Relaxed) & FAULTED != 0
+            });
+        Some(Listed {
+            name: format!("{}/{}", event.group, event.name),
+            address,
+            place: symbolize::<K>(address).unwrap_or_default(),
+            placement: event.handle.placement.to_string(),
+            counts,
+            faulted,
+        })
+    }
+}
+
+impl Record {
+    /// The record as ftrace prints it.
+    #[must_use]
+    pub fn text<K: Kernel>(&self) -> String {
+        let (place, caller) = (located::<K>(self.header.address), located::<K>(self.header.caller));
+        let function = as_site(self.header.address, place.as_ref());
+        let location = if self.header.is_return {
+            Location::Return { caller: as_site(self.header.caller, caller.as_ref()), function }
+        } else {
+            Location::Entry(function)
+        };
+        let values: Vec<(&str, Value)> = self.values.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+        let name = self.header.name_bytes();
+        let line = Line {
+            comm: &String::from_utf8_lossy(&name),
+            tid: self.header.thread,
+            pid: 0,
+            cpu: self.header.cpu,
+            time_ns: self.header.time,
+            event: &self.event,
+            group: &self.group,
+            location,
+            values: &values,
+        };
+        events::write_text(&line, &|address| symbolize::<K>(address))
+    }
+}
+
+fn as_site(addr: u64, symbol: Option<&(String, u64, u64)>) -> Site<'_> {
+    let (offset, size) = symbol.map_or((0, None), |&(_, offset, size)| (offset, Some(size)));
+    Site { addr, symbol: symbol.map(|(name, _, _)| name.as_str()), offset, size }
+}
+
+/// Name, offset and size of what is at `address`.
+fn located<K: Kernel>(address: u64) -> Option<(String, u64, u64)> {
+    K::symbol_at(address).map(|s| (s.name, address - s.address, s.size))
+}
+
+fn symbolize<K: Kernel>(address: u64) -> Option<String> {
+    located::<K>(address).map(|(name, offset, size)| format!("{name}+{offset:#x}/{size:#x}"))
+}
+
+fn parse(line: &str) -> Result<Definition, Error> {
+    events::parse(line).map_err(|error| Error::Syntax(error.render(line)))
+}
+
+/// Where a place is.
+fn resolve<K: Kernel>(place: &Place) -> Result<u64, String> {
+    match place {
+        Place::Symbol { object: None, symbol, offset } => {
+            let found = K::symbol(symbol)?;
+            if !found.is_function {
+                return Err(format!("`{symbol}` is no function"));
+            }
+            if *offset != 0 && *offset >= found.size {
+                let size = found.size;
+                return Err(format!("offset {offset:#x} is beyond the end of `{symbol}`, which has {size:#x} bytes"));
+            }
+            Ok(found.address + offset)
+        }
+        Place::Address { object: None, addr } => Ok(*addr),
+        Place::Symbol { object: Some(object), .. } | Place::Address { object: Some(object), .. } => {
+            Err(format!("there is no module `{object}`: name symbols of the kernel without one"))
+        }
+        Place::FileOffset { .. } => Err("a kernel is no file: name a symbol or an address".into()),
+        Place::Anywhere => Err("a line that removes a probe has no place".into()),
+    }
+}
+
+/// A refusal of the registry's, with the line.
+fn refused(line: &str, error: kprobes::Error) -> Error {
+    let code = match error {
+        kprobes::Error::NotBoundary { .. } => ErrorCode::BadInsnBndry,
+        kprobes::Error::NotEntry { .. } => ErrorCode::BadRetprobe,
+        _ => ErrorCode::FailRegProbe,
+    };
+    let column = events::place_column(line);
+    Error::Syntax(SyntaxError::new(code, column).with_detail(error.to_string()).render(line))
+}

@@ -1,0 +1,199 @@
+//! The notifier chain: who is asked about a trap, in which order (Linux: `notify_die`, `kernel/notifier.c`).
+//!
+//! A list of statics, walked without a lock. Registering and removing each is one store of a pointer. A notifier that
+//! was removed keeps its own pointer, so whoever stands on it goes on.
+
+use crate::{Kernel, Regs};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use hit::Outcome;
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Die {
+    /// A breakpoint (`#BP`).
+    Breakpoint,
+    /// A debug exception (`#DB`), with what the processor's status said (DR6).
+    Debug(u64),
+    /// A fault that nobody has handled: its vector and error code.
+    Fault(u64, u64),
+}
+
+/// A notifier's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was mine and is done (Linux: `NOTIFY_STOP`).
+    Stop,
+    /// Ask the next (Linux: `NOTIFY_DONE`).
+    Pass,
+}
+
+/// The priority of kprobes: nobody comes before it.
+pub const FIRST: i32 = i32::MAX;
+
+/// One who is asked.
+#[derive(Debug)]
+pub struct Notifier {
+    priority: i32,
+    call: fn(Die, &mut Regs) -> Verdict,
+    next: AtomicPtr<Notifier>,
+}
+
+impl Notifier {
+    /// Higher priorities are asked first.
+    #[must_use]
+    pub const fn new(priority: i32, call: fn(Die, &mut Regs) -> Verdict) -> Self {
+        Self { priority, call, next: AtomicPtr::new(core::ptr::null_mut()) }
+    }
+}
+
+/// The chain.
+#[derive(Debug)]
+pub struct Chain {
+    head: AtomicPtr<Notifier>,
+    /// Held while the chain changes.
+    changing: AtomicBool,
+}
+
+impl Chain {
+    /// Nobody.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { head: AtomicPtr::new(core::ptr::null_mut()), changing: AtomicBool::new(false) }
+    }
+
+    /// Adds a notifier, behind those of its priority. False when it is there already. Not for trap context.
+    pub fn register(&'static self, new: &'static Notifier) -> bool {
+        self.change(|| {
+            let mut place = &self.head;
+            while let Some(notifier) = get(place) {
+                if core::ptr::eq(notifier, new) {
+                    return false;
+                }
+                if notifier.priority < new.priority {
+                    break;
+                }
+                place = &notifier.next;
+            }
+            if self.holds(new) {
+                return false;
+            }
+            new.next.store(place.load(Ordering::Relaxed), Ordering::Relaxed);
+            place.store(core::ptr::from_ref(new).cast_mut(), Ordering::Release);
+            true
+        })
+    }
+
+    /// Takes a notifier out; false when it is not there. It may still be asked by traps that are under way.
+    pub fn unregister(&'static self, old: &'static Notifier) -> bool {
+        self.change(|| {
+            let mut place = &self.head;
+            while let Some(notifier) = get(place) {
+                if core::ptr::eq(notifier, old) {
+                    place.store(old.next.load(Ordering::Relaxed), Ordering::Release);
+                    return true;
+                }
+                place = &notifier.next;
+            }
+            false
+        })
+    }
+
+    /// Asks all until one says that it was his; false when nobody does.
+    pub fn notify(&self, die: Die, regs: &mut Regs) -> bool {
+        let mut place = &self.head;
+        while let Some(notifier) = get(place) {
+            if (notifier.call)(die, regs) == Verdict::Stop {
+                return true;
+            }
+            place = &notifier.next;
+        }
+        false
+    }
+
+    fn holds(&self, wanted: &Notifier) -> bool {
+        let mut place = &self.head;
+        while let Some(notifier) = get(place) {
+            if core::ptr::eq(notifier, wanted) {
+                return true;
+            }
+            place = &notifier.next;
+        }
+        false
+    }
+
+    fn change<R>(&self, f: impl FnOnce() -> R) -> R {
+        while self.changing.swap(true, Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+        let result = f();
+        self.changing.store(false, Ordering::Release);
+        result
+    }
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn get(place: &AtomicPtr<Notifier>) -> Option<&'static Notifier> {
+    // SAFETY: only `register` stores pointers that are not null, and takes them from `&'static` references.
+    unsafe { place.load(Ordering::Acquire).as_ref() }
+}
+
+/// The single-step bit of DR6 (SDM volume 3, section 18.2.3).
+const BS: u64 = 1 << 14;
+
+/// kprobes as a notifier: to be registered with the priority [`FIRST`].
+pub fn notify<K: Kernel>(die: Die, regs: &mut Regs) -> Verdict {
+    let Some(engine) = K::engine() else { return Verdict::Pass };
+    let outcome = match die {
+        Die::Breakpoint => engine.breakpoint(regs),
+        Die::Debug(status) if status & BS != 0 => engine.single_step(regs),
+        Die::Fault(..) if engine.contain(regs) => return Verdict::Stop,
+        Die::Debug(_) | Die::Fault(..) => return Verdict::Pass,
+    };
+    if outcome == Outcome::Foreign { Verdict::Pass } else { Verdict::Stop }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::vec::Vec;
+
+    fn log(regs: &mut Regs, name: u64) -> Verdict {
+        regs.gpr[0] = regs.gpr[0] * 10 + name;
+        if regs.rip == name { Verdict::Stop } else { Verdict::Pass }
+    }
+
+    /// Who is asked when `stops` says that it is his.
+    fn asked(chain: &Chain, stops: u64) -> (u64, bool) {
+        let mut regs = Regs { rip: stops, ..Regs::default() };
+        let stopped = chain.notify(Die::Breakpoint, &mut regs);
+        (regs.gpr[0], stopped)
+    }
+
+    #[test]
+    fn notifiers_are_asked_by_priority_and_then_in_order() {
+        static CHAIN: Chain = Chain::new();
+        static ALL: [Notifier; 4] = [
+            Notifier::new(0, |_, r| log(r, 1)),
+            Notifier::new(FIRST, |_, r| log(r, 2)),
+            Notifier::new(0, |_, r| log(r, 3)),
+            Notifier::new(-5, |_, r| log(r, 4)),
+        ];
+        assert_eq!(asked(&CHAIN, 0), (0, false));
+        let added: Vec<bool> = ALL.iter().map(|n| CHAIN.register(n)).collect();
+        assert_eq!(added, [true; 4]);
+        assert!(!CHAIN.register(&ALL[3]), "it is there already");
+        assert_eq!(asked(&CHAIN, 0), (2134, false));
+        assert_eq!(asked(&CHAIN, 3), (213, true));
+        assert!(CHAIN.unregister(&ALL[0]) && !CHAIN.unregister(&ALL[0]));
+        assert_eq!(asked(&CHAIN, 0), (234, false));
+        assert!(CHAIN.register(&ALL[0]));
+        assert_eq!(asked(&CHAIN, 0), (2314, false));
+    }
+}

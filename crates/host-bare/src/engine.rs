@@ -1,0 +1,147 @@
+//! The engine: what a trap needs.
+
+use crate::tables::{Processor, Tables};
+use crate::trap::{KernelSpace, TrapHost};
+use crate::{Control, Error, Kernel, Regs};
+use alloc::boxed::Box;
+use arch::x86::X86;
+use core::fmt;
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use hit::returns::Returns;
+use hit::{Displaced, Outcome};
+use isa::x86::BREAKPOINT;
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Instructions that can ever be probed.
+    pub sites: usize,
+    /// Probes at once.
+    pub probes: usize,
+    /// Activations of functions with return probes, at once.
+    pub instances: usize,
+    /// Words of records for each processor: a power of two.
+    pub record_words: usize,
+    /// Bytes of fetch programs, ever.
+    pub program_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sites: 8192, probes: 8192, instances: 4096, record_words: 1 << 15, program_bytes: 1 << 16 }
+    }
+}
+
+/// What a trap needs, made once.
+#[derive(Debug)]
+pub struct Engine<K> {
+    pub(crate) tables: Tables,
+    /// The first instance's stub; each is one breakpoint.
+    pub(crate) stubs: u64,
+    kernel: PhantomData<K>,
+}
+
+impl<K: Kernel> Engine<K> {
+    /// Makes the engine, puts it where `K` finds it, and gives the control of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Twice`] when there is one already, [`Error::NoCode`] when there is no executable memory for the stubs.
+    pub fn start(global: &'static Global<K>, limits: &Limits) -> Result<Control<K>, Error> {
+        let stubs = K::allocate_code(limits.instances).ok_or(Error::NoCode)?;
+        let breakpoints = [BREAKPOINT; 64];
+        for at in (0..limits.instances).step_by(breakpoints.len()) {
+            let count = breakpoints.len().min(limits.instances - at);
+            let written = K::write_text(stubs + at as u64, breakpoints.get(..count).unwrap_or_default());
+            written.then_some(()).ok_or(Error::NoCode)?;
+        }
+        let tables = Tables::new(limits, K::processors());
+        let engine = Box::leak(Box::new(Self { tables, stubs, kernel: PhantomData }));
+        let first = global.0.compare_exchange(core::ptr::null_mut(), engine, Ordering::Release, Ordering::Relaxed);
+        first.map_err(|_| Error::Twice)?;
+        Ok(Control::new(engine))
+    }
+
+    /// The running processor's control block.
+    pub(crate) fn processor(&self) -> Option<&Processor> {
+        self.tables.processors.get(K::processor())
+    }
+
+    pub(crate) fn returns(&self) -> Returns<'_> {
+        let Tables { pool, instances, .. } = &self.tables;
+        Returns { pool, instances, stubs: self.stubs, stride: 1 }
+    }
+
+    /// A breakpoint trap.
+    pub fn breakpoint(&self, regs: &mut Regs) -> Outcome {
+        self.host().map_or(Outcome::Foreign, |host| hit::breakpoint(&host, regs))
+    }
+
+    /// A debug exception that the trap flag has raised.
+    pub fn single_step(&self, regs: &mut Regs) -> Outcome {
+        self.host().map_or(Outcome::Foreign, |host| hit::single_step(&host, regs))
+    }
+
+    /// A fault, before anybody looks at it: the registers become those that it has in truth.
+    pub fn fault(&self, regs: &mut Regs) -> Option<Displaced> {
+        hit::displaced(&self.host()?, regs)
+    }
+
+    /// A fault is handled, and execution is about to go on at `regs`.
+    pub fn after_fault(&self, displaced: Option<Displaced>, regs: &mut Regs) {
+        if let Some(displaced) = displaced {
+            hit::resume::<X86<KernelSpace<K>>>(displaced, regs);
+        }
+    }
+
+    /// A fault that nobody handles: if a probe's handler has raised it, that handler is ended and its probe is off.
+    pub fn contain(&self, regs: &mut Regs) -> bool {
+        let contained = self.processor().is_some_and(|p| p.recovery.recover(regs));
+        if contained {
+            K::handler_faulted(regs);
+        }
+        contained
+    }
+
+    /// The running thread ends: its activations of probed functions will not return.
+    pub fn thread_exit(&self) {
+        if let Some(host) = self.host() {
+            self.returns().exit(&host);
+        }
+    }
+
+    fn host(&self) -> Option<TrapHost<'_, K>> {
+        Some(TrapHost { engine: self, processor: self.processor()? })
+    }
+}
+
+/// Where a kernel keeps its engine: a `static`.
+pub struct Global<K>(pub(crate) AtomicPtr<Engine<K>>);
+
+impl<K> Global<K> {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(core::ptr::null_mut()))
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn get(&self) -> Option<&'static Engine<K>> {
+        // SAFETY: the pointer is null or that of a box that was leaked, stored with release after it was filled.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+impl<K> Default for Global<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> fmt::Debug for Global<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Global").field(&self.0).finish()
+    }
+}

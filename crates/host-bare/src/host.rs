@@ -1,0 +1,207 @@
+//! Control's host: the same image, so everything is one store away.
+
+use crate::trap::KernelSpace;
+use crate::{Engine, Kernel};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use arch::x86::X86;
+use hit::{Probe, SLOT_BYTES, Site};
+use isa::x86::BREAKPOINT;
+use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData, Stepping};
+use sync::Table;
+use sync::primitive::Ordering;
+
+/// Bytes of executable memory that are asked for at a time.
+const ARENA_BYTES: u64 = 64 << 10;
+
+/// The kernel's text and the engine's tables, for control.
+#[derive(Debug)]
+pub(crate) struct Target<K: 'static> {
+    engine: &'static Engine<K>,
+    /// The free rest of the latest area of slots.
+    slots: core::ops::Range<u64>,
+    programs_used: usize,
+    pub(crate) stepping: Stepping,
+    /// Where breakpoints of ours stand, and what they have replaced.
+    planted: BTreeMap<u64, u8>,
+    /// Addresses of slots and stubs.
+    ours: Vec<core::ops::Range<u64>>,
+}
+
+impl<K: Kernel> Target<K> {
+    pub(crate) fn new(engine: &'static Engine<K>) -> Self {
+        let stubs = engine.stubs..engine.stubs + engine.tables.instances.len() as u64;
+        Self {
+            engine,
+            slots: 0..0,
+            programs_used: 0,
+            stepping: Stepping::Best,
+            planted: BTreeMap::new(),
+            ours: vec![stubs],
+        }
+    }
+
+    fn place<'a, T>(places: &'a [T], index: u32, what: &'static str) -> Result<&'a T, Error> {
+        places.get(index as usize).ok_or(Error::Full { what, limit: places.len() })
+    }
+
+    fn site(&self, index: u32) -> Result<&Site, Error> {
+        Self::place(&self.engine.tables.sites, index, "sites")
+    }
+
+    fn probe(&self, index: u32) -> Result<&Probe, Error> {
+        Self::place(&self.engine.tables.probes, index, "probes")
+    }
+
+    /// Memory as it is without our breakpoints.
+    fn original(&self, start: u64, length: usize) -> Result<Vec<u8>, Error> {
+        let mut code = vec![0; length];
+        if !K::read(start, &mut code) {
+            return Err(unreadable(start));
+        }
+        for (&at, &byte) in self.planted.range(start..start + length as u64) {
+            if let Some(to) = code.get_mut((at - start) as usize) {
+                *to = byte;
+            }
+        }
+        Ok(code)
+    }
+
+    fn write(address: u64, bytes: &[u8]) -> Result<(), Error> {
+        let written = K::write_text(address, bytes);
+        written.then_some(()).ok_or_else(|| Error::Host(format!("text at {address:#x} cannot be written")))
+    }
+
+    /// Writes one byte of text, and keeps what stood there before the first breakpoint.
+    fn write_byte(&mut self, address: u64, byte: u8) -> Result<(), Error> {
+        let mut old = [0];
+        if !K::read(address, &mut old) {
+            return Err(unreadable(address));
+        }
+        Self::write(address, &[byte])?;
+        if byte == BREAKPOINT {
+            self.planted.entry(address).or_insert(old[0]);
+        } else {
+            self.planted.remove(&address);
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(address: u64) -> Error {
+    Error::Host(format!("memory at {address:#x} cannot be read"))
+}
+
+impl<K: Kernel> kprobes::Host for Target<K> {
+    type Isa = X86<KernelSpace<K>>;
+
+    fn read(&mut self, address: u64, out: &mut [u8]) -> Result<(), Error> {
+        K::read(address, out).then_some(()).ok_or_else(|| unreadable(address))
+    }
+
+    fn function(&mut self, address: u64) -> Result<Function, Error> {
+        if self.ours.iter().any(|range| range.contains(&address)) || K::is_noprobe(address) {
+            return Err(Error::Ours { address });
+        }
+        if !K::is_text(address) {
+            return Err(Error::NotText { address });
+        }
+        let function = K::symbol_at(address).filter(|s| s.is_function && s.size > 0);
+        let function = function.ok_or(Error::UnknownFunction { address })?;
+        let code = self.original(function.address, function.size as usize)?;
+        Ok(Function { start: function.address, code })
+    }
+
+    fn return_scheme(&mut self, _: u64) -> Result<ReturnScheme, Error> {
+        Ok(ReturnScheme::Stub)
+    }
+
+    fn stepping(&self) -> Stepping {
+        self.stepping
+    }
+
+    fn publishes_slots(&self) -> bool {
+        true
+    }
+
+    fn slot(&mut self, _: u64) -> Result<u64, Error> {
+        if self.slots.is_empty() {
+            let full = Error::Full { what: "bytes of executable memory for slots", limit: ARENA_BYTES as usize };
+            let base = K::allocate_code(ARENA_BYTES as usize).ok_or(full)?;
+            self.slots = base..base + ARENA_BYTES;
+            self.ours.push(self.slots.clone());
+        }
+        let slot = self.slots.start;
+        self.slots.start += SLOT_BYTES;
+        Ok(slot)
+    }
+
+    fn write_slot(&mut self, slot: u64, code: &[u8]) -> Result<(), Error> {
+        Self::write(slot, code)
+    }
+
+    fn store_program(&mut self, code: &[u8]) -> Result<u32, Error> {
+        let at = self.programs_used;
+        let programs = &self.engine.tables.programs;
+        // SAFETY: bytes from `programs_used` on were given to nobody, and control is one.
+        if !unsafe { programs.append(at, code) } {
+            return Err(Error::Full { what: "bytes of fetch programs", limit: programs.capacity() });
+        }
+        self.programs_used = at + code.len();
+        Ok(at as u32)
+    }
+
+    fn store_site(&mut self, index: u32, data: &SiteData) -> Result<(), Error> {
+        data.store(self.site(index)?, self.engine.tables.marks.get(index as usize));
+        Ok(())
+    }
+
+    fn publish(&mut self, address: u64, entry: u64) -> Result<(), Error> {
+        let buckets = &self.engine.tables.buckets;
+        let full = Error::Full { what: "buckets of the probe table", limit: buckets.len() };
+        Table::new(buckets).insert(address, entry).then_some(()).ok_or(full)
+    }
+
+    fn store_probe(&mut self, index: u32, data: &ProbeData) -> Result<(), Error> {
+        data.store(self.probe(index)?);
+        Ok(())
+    }
+
+    fn retire_probe(&mut self, index: u32) -> Result<(), Error> {
+        self.probe(index)?.state.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    fn set_first(&mut self, site: u32, first: u32) -> Result<(), Error> {
+        self.site(site)?.first.store(first, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn set_next(&mut self, probe: u32, next: u32) -> Result<(), Error> {
+        self.probe(probe)?.next.store(next, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn set_armed(&mut self, site: u32, armed: bool) -> Result<(), Error> {
+        self.site(site)?.state.store(if armed { Site::ARMED } else { 0 }, Ordering::Release);
+        Ok(())
+    }
+
+    fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error> {
+        let written = bytes.iter().try_for_each(|&(address, byte)| self.write_byte(address, byte));
+        K::sync_processors();
+        written
+    }
+
+    fn grace(&mut self) {
+        for processor in &self.engine.tables.processors {
+            let before = processor.entered.load(Ordering::Acquire);
+            let same = || processor.entered.load(Ordering::Acquire) == before;
+            while processor.active.load(Ordering::SeqCst) != 0 && same() {
+                core::hint::spin_loop();
+            }
+        }
+    }
+}

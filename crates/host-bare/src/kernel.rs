@@ -1,0 +1,73 @@
+//! What a kernel supplies.
+
+use crate::{Engine, Regs};
+use alloc::string::String;
+use core::fmt::Debug;
+
+/// A symbol of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Its name.
+    pub name: String,
+    /// Where it begins.
+    pub address: u64,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Whether it is a function.
+    pub is_function: bool,
+}
+
+/// A kernel, as kprobes sees it. Functions and no object: a kernel is one.
+///
+/// Those of the first group are called in trap context, with interrupts off, possibly in an interrupt that cannot be
+/// masked: they must not allocate, lock, or be probed themselves.
+pub trait Kernel: Copy + Debug + Send + Sync + 'static {
+    /// Whether the breakpoint's stub leaves [`crate::STACK_GAP`] bytes below the interrupted stack.
+    const STACK_GAP: bool = true;
+
+    /// The engine, once it is made.
+    fn engine() -> Option<&'static Engine<Self>>;
+    /// The running processor, from 0.
+    fn processor() -> usize;
+    /// The running thread's identity, not 0.
+    fn thread() -> u64;
+    /// Its name, padded with zeros.
+    fn thread_name(out: &mut [u8; 16]);
+    /// Nanoseconds since some beginning.
+    fn now() -> u64;
+    /// Reads memory, whatever the address is; false when not all of it can be read.
+    fn read(address: u64, out: &mut [u8]) -> bool;
+    /// Writes a word of memory, whatever the address is; false when it cannot be written.
+    fn write_word(address: u64, value: u64) -> bool;
+    /// Reads a word of memory, whatever the address is.
+    fn read_word(address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        Self::read(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
+    }
+
+    /// How many processors there are. Called when the engine is made.
+    fn processors() -> usize;
+    /// The symbol that holds `address`.
+    fn symbol_at(address: u64) -> Option<Symbol>;
+    /// The symbol of this name.
+    ///
+    /// # Errors
+    ///
+    /// Why not, as a sentence that helps: the nearest names, or all of that name.
+    fn symbol(name: &str) -> Result<Symbol, String>;
+    /// Whether `address` is in the kernel's text.
+    fn is_text(address: u64) -> bool;
+    /// Whether no probe may be placed at `address`: code that runs before kprobes knows that it runs.
+    fn is_noprobe(address: u64) -> bool;
+    /// Executable memory that nobody may write, within 1 GiB of the kernel's text; never given back.
+    fn allocate_code(bytes: usize) -> Option<u64>;
+    /// Writes to text or to what [`allocate_code`](Kernel::allocate_code) gave, one byte after the other in the order
+    /// of their addresses, through a mapping of the kernel's choice. False when that is impossible.
+    fn write_text(address: u64, bytes: &[u8]) -> bool;
+    /// Returns when every processor has executed a serializing instruction.
+    fn sync_processors();
+    /// Called when a handler has faulted and was ended, with the registers of the fault. In trap context.
+    fn handler_faulted(regs: &Regs) {
+        let _ = regs;
+    }
+}

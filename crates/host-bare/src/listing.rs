@@ -1,0 +1,76 @@
+//! What is planted, and what was counted.
+
+use alloc::string::String;
+use core::fmt;
+use hit::Counters;
+use sync::primitive::{AtomicU64, Ordering};
+
+/// What a probe has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Times that it was reached and ran.
+    pub hits: u64,
+    /// Times that it was reached and could not run.
+    pub missed: u64,
+    /// Events that found no room.
+    pub lost: u64,
+    /// Returns that were seen.
+    pub returned: u64,
+    /// Activations that ended without a return.
+    pub unwound: u64,
+}
+
+impl Counts {
+    pub(crate) fn of(counters: &Counters) -> Self {
+        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        Self {
+            hits: read(&counters.hits),
+            missed: read(&counters.missed),
+            lost: read(&counters.lost),
+            returned: read(&counters.returns),
+            unwound: read(&counters.unwound),
+        }
+    }
+
+    pub(crate) fn reset(counters: &Counters) {
+        let Counters { hits, missed, lost, returns, unwound } = counters;
+        for counter in [hits, missed, lost, returns, unwound] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A probe, for people.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// `GROUP/EVENT`.
+    pub name: String,
+    /// Its address.
+    pub address: u64,
+    /// The same as `SYMBOL+0xOFFSET`, if it has a symbol.
+    pub place: String,
+    /// How it is placed.
+    pub placement: String,
+    /// What it has counted.
+    pub counts: Counts,
+    /// It was switched off because its handler has faulted.
+    pub faulted: bool,
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { hits, missed, lost, returned, unwound } = self.counts;
+        write!(
+            f,
+            "{:<24} {:#018x} {:<32} [{}] hits={hits} missed={missed}",
+            self.name, self.address, self.place, self.placement
+        )?;
+        if returned + unwound > 0 {
+            write!(f, " returned={returned} unwound={unwound}")?;
+        }
+        if lost > 0 {
+            write!(f, " lost={lost}")?;
+        }
+        if self.faulted { f.write_str(" [FAULTED]") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,158 @@
+//! The hit path's host.
+
+use crate::handler::Handler;
+use crate::tables::Processor;
+use crate::{Engine, Kernel, record};
+use arch::x86::{Space, X86};
+use core::marker::PhantomData;
+use hit::returns::Returns;
+use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Stepping};
+use isa::x86::{BREAKPOINT, Op, Privilege, Regs};
+use sync::Table;
+use sync::primitive::{AtomicU64, Ordering};
+
+/// The flag of a probe whose handler has faulted, beside [`Probe::RECORD`].
+pub(crate) const FAULTED: u32 = 1 << 31;
+
+/// Kernel code, whose memory is read and written with care.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KernelSpace<K>(PhantomData<K>);
+
+impl<K: Kernel> Space for KernelSpace<K> {
+    const PRIVILEGE: Privilege = Privilege::Kernel;
+    const MEMORY: bool = K::STACK_GAP;
+
+    fn execute(op: &Op, regs: &mut Regs) -> bool {
+        (K::STACK_GAP || !op.touches_memory()) && op.execute(regs, &mut Guarded::<K>(PhantomData)).is_ok()
+    }
+}
+
+struct Guarded<K>(PhantomData<K>);
+
+impl<K: Kernel> isa::Memory for Guarded<K> {
+    fn read(&mut self, addr: u64, _: isa::Width) -> Result<u64, isa::Fault> {
+        // Operations read words only.
+        K::read_word(addr).ok_or(isa::Fault { addr, write: false })
+    }
+
+    fn write(&mut self, addr: u64, _: isa::Width, value: u64) -> Result<(), isa::Fault> {
+        K::write_word(addr, value).then_some(()).ok_or(isa::Fault { addr, write: true })
+    }
+
+    fn segment_base(&self, segment: isa::Segment) -> u64 {
+        match segment {
+            isa::Segment::Fs => read_msr(FS_BASE),
+            isa::Segment::Gs => read_msr(GS_BASE),
+        }
+    }
+}
+
+/// `IA32_FS_BASE` and `IA32_GS_BASE` (SDM volume 4).
+const FS_BASE: u32 = 0xC000_0100;
+const GS_BASE: u32 = 0xC000_0101;
+
+fn read_msr(number: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: called with one of the two numbers above, which every processor in 64-bit mode has, and in a kernel.
+    unsafe {
+        core::arch::asm!("rdmsr", in("ecx") number, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags));
+    }
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// One trap on one processor.
+#[derive(Debug)]
+pub(crate) struct TrapHost<'e, K> {
+    pub(crate) engine: &'e Engine<K>,
+    pub(crate) processor: &'e Processor,
+}
+
+impl<K: Kernel> Host for TrapHost<'_, K> {
+    type Isa = X86<KernelSpace<K>>;
+
+    fn find(&self, address: u64) -> Option<u64> {
+        Table::new(&self.engine.tables.buckets).find(address)
+    }
+
+    fn site(&self, index: u64) -> Option<&Site> {
+        self.engine.tables.sites.get(index as usize)
+    }
+
+    fn probe(&self, index: u32) -> Option<&Probe> {
+        self.engine.tables.probes.get(index as usize)
+    }
+
+    fn counters(&self, id: u32) -> Option<&Counters> {
+        self.engine.tables.counters.get(id as usize)
+    }
+
+    fn is_breakpoint(&self, address: u64) -> bool {
+        let mut byte = [0];
+        K::read(address, &mut byte) && byte == [BREAKPOINT]
+    }
+
+    fn thread(&self) -> u64 {
+        K::thread()
+    }
+
+    fn enter(&self) -> Option<&AtomicU64> {
+        self.processor.enter()
+    }
+
+    fn returns(&self) -> Returns<'_> {
+        self.engine.returns()
+    }
+
+    fn record(&self, probe: &Probe, regs: &Regs, cause: Cause<'_>) -> bool {
+        record::write(self, probe, regs, cause)
+    }
+
+    fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
+        let pointer = probe.data.load(Ordering::Relaxed) as *const ();
+        // SAFETY: a probe of this kind is stored by `Control::attach` only, which takes the pointer from a `Handler`.
+        let handler = unsafe { core::mem::transmute::<*const (), Handler>(pointer) };
+        self.processor.recovery.call(handler, regs).unwrap_or_else(|| {
+            probe.flags.fetch_or(FAULTED, Ordering::Relaxed);
+            probe.state.store(0, Ordering::Release);
+            Next::Step
+        })
+    }
+
+    fn stepping(&self) -> Option<&Stepping> {
+        Some(&self.processor.stepping)
+    }
+
+    fn marks(&self, index: u64) -> Option<&Marks> {
+        self.engine.tables.marks.get(index as usize)
+    }
+
+    fn internal(&self, _: &Probe, _: u64, _: &mut Regs) -> Next {
+        Next::Step
+    }
+
+    fn load(&self, address: u64) -> u64 {
+        K::read_word(address).unwrap_or(0)
+    }
+
+    fn exchange(&self, address: u64, old: u64, new: u64) -> bool {
+        // A kernel's return slot is its own thread's, which is here: nobody else writes it.
+        K::read_word(address) == Some(old) && K::write_word(address, new)
+    }
+
+    fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
+        self.exchange(address, old, new)
+    }
+
+    fn contiguous(&self, low: u64, high: u64) -> bool {
+        // Walks concern one thread's stack here, and a page that cannot be read ends it.
+        const PAGE: u64 = 4096;
+        let mut at = low;
+        while at <= high {
+            if K::read_word(at & !7).is_none() {
+                return false;
+            }
+            at = (at & !(PAGE - 1)).saturating_add(PAGE);
+        }
+        true
+    }
+}
