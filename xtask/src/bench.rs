@@ -20,7 +20,11 @@ pub(crate) fn run_with(options: &[&str]) -> Result<()> {
 }
 
 /// Where cargo puts what it builds: the environment and the user's configuration may say so.
-fn target_directory() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// If cargo does not tell.
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let text = output(Command::new(cargo()).args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata")?;
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")

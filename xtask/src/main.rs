@@ -4,7 +4,9 @@
 
 mod bench;
 mod ci;
+mod guest;
 mod layering;
+mod qemu;
 mod setup;
 mod shell;
 
@@ -16,6 +18,8 @@ usage: cargo xtask VERB
   setup           install what the tests need; says which tests will be skipped without it
   test [--slow]   setup, then all tests (with --slow also those that take more than a minute)
   bench [OPTION…] measure what a hit of a probe costs, beside the kernel's; --help shows the options
+  qemu [OPTION…]  build the demo kernel and boot it; --help shows the options
+  guest           measure what Linux's kprobes cost, in instructions, in a guest of its own
   layering        check the dependency directions and the rules of the source tree
   ci              what CI runs: formatting, lints, documentation, layering, tests";
 
@@ -30,6 +34,8 @@ fn main() -> ExitCode {
         ["test"] => ci::test(false),
         ["test", "--slow"] => ci::test(true),
         ["bench", ref options @ ..] => bench::run_with(options),
+        ["qemu", ref arguments @ ..] => return qemu::main(arguments),
+        ["guest"] => guest::run(),
         ["layering"] => layering::run(),
         ["ci"] => ci::run(),
         _ => {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is required to build the tool. What cannot be had is reported with the tests that will be skipped.
 
+use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,6 +16,12 @@ struct Need {
     package: &'static str,
     /// What is skipped without it.
     skipped: &'static str,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (no {}, package {})", self.skipped, self.probe.0, self.package)
+    }
 }
 
 const fn need(
@@ -37,20 +44,24 @@ const NEEDS: &[Need] = &[
     need("gdb", &["--version"], "gdb", "a debugger as a target"),
     need("strace", &["--version"], "strace", "strace beside the tool"),
     need("setpriv", &["--version"], "util-linux", "a target of another user"),
+    QEMU,
 ];
 
+const QEMU: Need = need("qemu-system-x86_64", &["--version"], "qemu-system-x86", "the demo kernel");
+
 const MUSL_TARGET: &str = "x86_64-unknown-linux-musl";
+const BARE_TARGET: &str = "x86_64-unknown-none";
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Installs what is missing and can be installed; never fails for what cannot.
 pub(crate) fn run() {
-    install(&missing());
-    let mut skipped: Vec<_> = missing()
-        .iter()
-        .map(|need| format!("{} (no {}, package {})", need.skipped, need.probe.0, need.package))
-        .collect();
-    if !add_rust_target() {
+    install(&missing(NEEDS));
+    let mut skipped: Vec<_> = missing(NEEDS).into_iter().map(ToString::to_string).collect();
+    if !add_rust_target(MUSL_TARGET) {
         skipped.push(format!("Rust programs linked with musl (no target {MUSL_TARGET})"));
+    }
+    if !add_rust_target(BARE_TARGET) {
+        skipped.push(format!("the demo kernel (no target {BARE_TARGET})"));
     }
     if !mount_tracefs() {
         skipped.push(format!("comparison with the kernel's uprobes (no {TRACEFS}, which only root can mount)"));
@@ -63,8 +74,43 @@ pub(crate) fn run() {
     }
 }
 
-fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !succeeds(need.probe.0, need.probe.1)).collect()
+/// Installs what the demo kernel needs to be built and booted.
+///
+/// # Errors
+///
+/// What is skipped, and for want of what.
+pub(crate) fn for_kernel() -> Result<(), String> {
+    const NEEDS: &[Need] = &[QEMU];
+    install(&missing(NEEDS));
+    if let Some(need) = missing(NEEDS).first() {
+        return Err(format!("SKIPPED: {need}"));
+    }
+    if !add_rust_target(BARE_TARGET) {
+        return Err(format!("SKIPPED: the demo kernel (no target {BARE_TARGET})"));
+    }
+    Ok(())
+}
+
+/// Installs what Linux's guest needs to be built and booted.
+///
+/// # Errors
+///
+/// What is still missing.
+pub(crate) fn for_guest() -> Result<(), String> {
+    const FIGURES: &str = "Linux's own figures";
+    const NEEDS: &[Need] = &[
+        QEMU,
+        // The one that built Debian's kernel, under the name by which the kernel's makefiles call it.
+        need("gcc-12", &["--version"], "gcc-12", FIGURES),
+        need("make", &["--version"], "make", FIGURES),
+        need("xz", &["--version"], "xz-utils", FIGURES),
+    ];
+    install(&missing(NEEDS));
+    missing(NEEDS).first().map_or(Ok(()), |need| Err(format!("no {}, package {}", need.probe.0, need.package)))
+}
+
+fn missing(needs: &'static [Need]) -> Vec<&'static Need> {
+    needs.iter().filter(|need| !succeeds(need.probe.0, need.probe.1)).collect()
 }
 
 fn install(missing: &[&Need]) {
@@ -85,14 +131,14 @@ fn install(missing: &[&Need]) {
     }
 }
 
-fn add_rust_target() -> bool {
+fn add_rust_target(target: &str) -> bool {
     let installed = || {
-        let arguments = ["--print", "target-libdir", "--target", MUSL_TARGET];
+        let arguments = ["--print", "target-libdir", "--target", target];
         Command::new("rustc").args(arguments).output().is_ok_and(|output| {
             output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir()
         })
     };
-    let add = || succeeds("rustup", &["target", "add", MUSL_TARGET]);
+    let add = || succeeds("rustup", &["target", "add", target]);
     installed() || add() || add()
 }
 

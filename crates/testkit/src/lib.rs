@@ -6,19 +6,31 @@
 //!   printed;
 //! - [`corpus`]: the text corpus, `bytes | assembly | verdict | result`;
 //! - [`model`]: a small machine in ordinary memory, a host for both halves of kprobes, whose threads
-//!   are stepped in an order that the test chooses.
+//!   are stepped in an order that the test chooses;
+//! - [`suite`]: the behaviours that every host of kprobes must have, and the program that shows them.
 //!
 //! The processor is an oracle for its own instruction set only, so those that use it exist where it is: on Linux, on
 //! `x86_64`. The model is everywhere.
 //!
+//! The suite can run inside the system that it tests: with the feature `suite` alone this crate is `no_std` and depends
+//! on nothing. All the rest comes with `std`, which is the default.
+//!
 //! Nothing here is part of a product. `unsafe` is confined to `processor::worker` and `model::plain`.
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg_attr(not(feature = "std"), no_std)]
+
+#[cfg(feature = "suite")]
+extern crate alloc;
+
+#[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod corpus;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod differential;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod generate;
+#[cfg(feature = "std")]
 pub mod model;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod processor;
+#[cfg(feature = "suite")]
+pub mod suite;

@@ -2,12 +2,14 @@
 
 use super::interleave::pause;
 use super::runtime::{Runtime, builtin};
+use super::fetch::{self, Fetch};
 use super::{
     Cpu, DATA, DATA_BYTES, EXIT, End, FunctionInfo, Memory, Program, SLOTS, SLOTS_BYTES, STUB_STRIDE, STUBS, Service,
     TEXT, TEXT_BYTES, Tables, Trap,
 };
 use hit::Outcome;
-use isa::x86::{self, Privilege, Verdict, gpr};
+use isa::x86::{self, Privilege, Verdict};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the hit path has recorded.
@@ -64,7 +66,9 @@ pub struct Machine {
     pub(crate) services: Vec<(u64, Service)>,
     /// The text as it is without any probe.
     pristine: Mutex<Vec<u8>>,
-    log: Mutex<Vec<Event>>,
+    log: Mutex<Vec<(Event, Vec<u8>)>>,
+    /// Fetch programs, by the id of their probe.
+    programs: Mutex<BTreeMap<u32, Vec<u8>>>,
     /// The function that every handler which records calls: how a handler hits a probe.
     pub(crate) handler_calls: Mutex<Option<u64>>,
     /// How many records there is room for.
@@ -74,7 +78,7 @@ pub struct Machine {
 }
 
 /// Bytes of a stack.
-const STACK_BYTES: usize = 0x2000;
+pub const STACK_BYTES: usize = 0x2000;
 
 impl Machine {
     /// `program` in memory, with `instances` instances of return probes. Memory for stacks is added by
@@ -102,6 +106,7 @@ impl Machine {
             services: program.services,
             pristine,
             log: Mutex::default(),
+            programs: Mutex::default(),
             handler_calls: Mutex::default(),
             room: Mutex::new(usize::MAX),
             knows_interrupted: Mutex::new(true),
@@ -138,7 +143,18 @@ impl Machine {
     /// What was recorded so far.
     #[must_use]
     pub fn log(&self) -> Vec<Event> {
-        lock(&self.log).clone()
+        lock(&self.log).iter().map(|(event, _)| *event).collect()
+    }
+
+    /// What was recorded from this number on, with what the probes' fetch programs have fetched.
+    #[must_use]
+    pub fn records_from(&self, number: usize) -> Vec<(Event, Vec<u8>)> {
+        lock(&self.log).get(number..).unwrap_or_default().to_vec()
+    }
+
+    /// Probes with this id run a fetch program when they record.
+    pub fn set_program(&self, id: u32, code: Vec<u8>) {
+        lock(&self.programs).insert(id, code);
     }
 
     /// Every handler that records calls this function, with the rest of its thread's stack.
@@ -161,7 +177,9 @@ impl Machine {
         let fits = *room > 0;
         if fits {
             *room -= 1;
-            lock(&self.log).push(event);
+            let program = lock(&self.programs).get(&event.id()).cloned().unwrap_or_default();
+            let payload = Fetch::new(&self.memory, event).run(&program);
+            lock(&self.log).push((event, payload));
         }
         fits
     }
@@ -241,7 +259,8 @@ impl Machine {
 
     fn trap(&self, cpu: &mut Cpu, address: u64) {
         let trap = Trap::new(self, cpu.id, cpu.signal);
-        match hit::breakpoint(&trap, &mut cpu.regs) {
+        let outcome = fetch::with_registers(cpu.regs, || hit::breakpoint(&trap, &mut cpu.regs));
+        match outcome {
             Outcome::Handled => {}
             Outcome::Stale => cpu.stale += 1,
             Outcome::Foreign => cpu.end = Some(End::Killed(address)),
@@ -262,24 +281,7 @@ impl Machine {
             return op.execute(&mut cpu.regs, &mut &self.memory).ok();
         }
         let next = analysis.next();
-        let displacement = |bytes: [u8; 4]| next.wrapping_add_signed(i64::from(i32::from_le_bytes(bytes)));
-        let gpr = &mut cpu.regs.gpr;
-        match *code {
-            [0xB8, a, b, c, d, ..] => gpr[gpr::RAX] = u64::from(u32::from_le_bytes([a, b, c, d])),
-            [0x48, 0x83, 0xC7, value, ..] => {
-                gpr[gpr::RDI] = gpr[gpr::RDI].wrapping_add_signed(i64::from(value.cast_signed()));
-            }
-            [0x48, 0xFF, 0xC0, ..] => gpr[gpr::RAX] = gpr[gpr::RAX].wrapping_add(1),
-            [0x48, 0x8D, 0x05, a, b, c, d, ..] => gpr[gpr::RAX] = displacement([a, b, c, d]),
-            // push [rip+displacement], as images of calls have it
-            [0xFF, 0x35, a, b, c, d, ..] => {
-                let value = self.memory.word(displacement([a, b, c, d]))?;
-                let sp = gpr[gpr::RSP].wrapping_sub(8);
-                self.memory.set_word(sp, value).then_some(())?;
-                gpr[gpr::RSP] = sp;
-            }
-            _ => return None,
-        }
+        super::ordinary::execute(code, next, &mut cpu.regs, &self.memory)?;
         cpu.regs.rip = next;
         Some(())
     }

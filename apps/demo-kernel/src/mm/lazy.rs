@@ -1,0 +1,35 @@
+//! Demand-zero memory: addresses without frames, backed on the first touch.
+
+use super::{PAGE, paging};
+use crate::lock::IrqLock;
+
+const START: u64 = 0xffff_a000_0000_0000;
+const END: u64 = START + (1 << 40);
+
+/// The end of what was reserved.
+static RESERVED: IrqLock<u64> = IrqLock::new(START);
+
+/// Reserves addresses for `bytes`, with an unreserved page behind. Never given back.
+///
+/// # Panics
+/// When a tebibyte is reserved.
+pub(crate) fn reserve(bytes: u64) -> u64 {
+    let mut reserved = RESERVED.lock();
+    let start = *reserved;
+    let bytes = bytes.next_multiple_of(PAGE);
+    assert!(bytes < END - start, "the addresses of demand-zero memory are used up");
+    *reserved += bytes + PAGE;
+    start
+}
+
+/// Whether an address lies in the window.
+pub(crate) fn contains(address: u64) -> bool {
+    (START..END).contains(&address)
+}
+
+/// Backs the page of `address` with zeros; from the page fault. False where nothing is reserved, or without memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn demand_zero(address: u64) -> bool {
+    address < *RESERVED.lock() && paging::map_zeroed(paging::page_of(address))
+}

@@ -1,0 +1,2 @@
+//! Checks.
+pub(crate) fn run() {}
