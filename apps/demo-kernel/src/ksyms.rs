@@ -119,27 +119,9 @@ pub(crate) fn at(address: u64) -> Option<(Symbol, u64)> {
 ///
 /// If there is none, with near names; or several at different addresses.
 pub(crate) fn lookup(name: &str) -> Result<Symbol, LookupError> {
-    lookup_among(name, |_| true)
-}
-
-/// As [`lookup`], among functions and labels.
-///
-/// # Errors
-///
-/// The same.
-pub(crate) fn lookup_text(name: &str) -> Result<Symbol, LookupError> {
-    lookup_among(name, Symbol::is_text)
-}
-
-fn lookup_among(name: &str, wanted: impl Fn(&Symbol) -> bool) -> Result<Symbol, LookupError> {
-    let symbols = || all().iter().filter(|symbol| wanted(symbol));
-    only(symbols().filter(|symbol| symbol.name == name))
-        .or_else(|| only(symbols().filter(|symbol| last_segment(symbol.name) == name)))
-        .unwrap_or_else(|| {
-            let mut near = similar(name, symbols().map(|symbol| symbol.name), OFFERED);
-            near.dedup();
-            Err(LookupError::NotFound(near))
-        })
+    let named = only(all().iter().filter(|symbol| symbol.name == name));
+    let found = named.or_else(|| only(all().iter().filter(|symbol| last_segment(symbol.name) == name)));
+    found.unwrap_or_else(|| Err(LookupError::NotFound(similar(name, all().iter().map(|symbol| symbol.name), OFFERED))))
 }
 
 /// The only one of its address; none of none.
@@ -156,7 +138,7 @@ fn only<'a>(found: impl Iterator<Item = &'a Symbol>) -> Option<Result<Symbol, Lo
     }
 }
 
-/// What a name and an offset in it are called.
+/// An address in words: the name of what lies there, and the offset in it.
 pub(crate) fn describe(address: u64) -> String {
     match at(address) {
         Some((symbol, 0)) => symbol.name.into(),

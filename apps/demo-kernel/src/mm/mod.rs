@@ -23,7 +23,8 @@ pub(crate) mod stacks;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use audit::{Audit, audit, walk};
+pub(crate) use audit::{audit, walk};
+pub(crate) use heap::used as heap_used;
 
 /// Of the direct map.
 const DIRECT: u64 = 0xffff_8000_0000_0000;

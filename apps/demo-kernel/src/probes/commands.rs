@@ -1,6 +1,6 @@
 //! Commands of the shell.
 
-use super::{Demo, with_control};
+use super::{Demo, tests, with_control};
 use crate::ksyms;
 use crate::println;
 use crate::shell::Command;

@@ -3,6 +3,7 @@
 mod commands;
 mod glue;
 pub(crate) mod hooks;
+mod tests;
 
 use crate::sched;
 use alloc::string::{String, ToString};

@@ -17,7 +17,12 @@ pub(super) static COMMANDS: &[Command] = &[
     Command { name: "cpus", usage: "", help: "the processors", run: system::cpus },
     Command { name: "threads", usage: "", help: "the threads", run: system::threads },
     Command { name: "pages", usage: "", help: "walk the page tables: what is mapped how", run: system::pages },
-    Command { name: "work", usage: "[TIMES]", help: "run the workload and check its answers", run: system::work },
+    Command {
+        name: "work",
+        usage: "[THREADS [TIMES]]",
+        help: "run the workload and check its answers",
+        run: system::work,
+    },
     Command { name: "expect-error", usage: "COMMAND", help: "fail unless the command fails", run: expect_error },
     Command {
         name: "halt",

@@ -14,6 +14,7 @@ use crate::{console, mm, println, sched, workload};
 const FAILED: u8 = 1;
 /// Greater ones are the console's own.
 const GREATEST_CODE: u8 = 15;
+const WORK_USAGE: &str = "THREADS and TIMES are numbers above 0";
 
 pub(super) fn symbol(argument: &str) -> Result<(), String> {
     let argument = needed(argument, "NAME|ADDRESS")?;
@@ -43,14 +44,19 @@ pub(super) fn threads(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs the workload, once or as often as is said; shows the last run.
-pub(super) fn work(times: &str) -> Result<(), String> {
-    let times = if times.is_empty() { Some(1) } else { times.parse().ok().filter(|times| *times > 0) };
-    let times: u32 = times.ok_or("TIMES is a number above 0")?;
-    for _ in 1..times {
-        workload::run()?;
+/// Runs the workload: once, or in several threads, and in each several times.
+pub(super) fn work(arguments: &str) -> Result<(), String> {
+    let number = |word: &str| word.parse().ok().filter(|number: &usize| *number > 0);
+    let mut words = arguments.split_whitespace().map(number);
+    match (words.next(), words.next(), words.next()) {
+        (None, ..) => println!("{}", workload::run()?),
+        (Some(Some(threads)), times, None) => {
+            let times = times.unwrap_or(Some(1)).ok_or(WORK_USAGE)?;
+            workload::run_in_threads(threads, times)?;
+            println!("{threads} threads, {times} times each: all right");
+        }
+        _ => return Err(WORK_USAGE.to_string()),
     }
-    println!("{}", workload::run()?);
     Ok(())
 }
 

@@ -22,6 +22,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::arch::time;
+use crate::lock::IrqLock;
+use crate::sched;
 
 /// A piece of work.
 struct Case {
@@ -80,6 +82,26 @@ impl fmt::Display for Report {
 pub(crate) fn run() -> Result<Report, String> {
     let cases = CASES.iter().map(measure).collect::<Result<_, _>>()?;
     Ok(Report { cases })
+}
+
+/// What threads that run the workload at the same time have found: the first error there was.
+static CROWD_ERROR: IrqLock<Option<String>> = IrqLock::new(None);
+
+/// Does all of it in several threads at once, in each so many times.
+///
+/// # Errors
+///
+/// At a wrong answer of any of them.
+pub(crate) fn run_in_threads(threads: usize, times: usize) -> Result<(), String> {
+    let threads: Vec<_> = (0..threads).map(|_| sched::spawn("worker", run_times, times)).collect();
+    threads.into_iter().for_each(sched::join);
+    CROWD_ERROR.lock().take().map_or(Ok(()), Err)
+}
+
+fn run_times(times: usize) {
+    if let Err(error) = (0..times).try_for_each(|_| run().map(drop)) {
+        CROWD_ERROR.lock().get_or_insert(error);
+    }
 }
 
 #[inline(never)]

@@ -5,7 +5,7 @@
 //! Every program under `tests/programs` prints the same output in every run, and how often it called
 //! each of its probed functions (`calls NAME=COUNT`). A test runs it bare, then probed, and demands the same
 //! output, the same exit status, and hits that equal the program's own counts. The tool is only used through its
-//! command line.
+//! command line, but for the behaviour suite (`suite`).
 //!
 //! # Rules
 //!
@@ -26,4 +26,5 @@ mod libraries;
 mod output;
 mod returns;
 mod signals;
+mod suite;
 mod wx;

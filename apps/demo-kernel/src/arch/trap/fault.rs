@@ -29,15 +29,16 @@ const NAMES: [&str; 22] = [
 ];
 
 /// What a vector is called.
-pub(super) fn name(vector: u64) -> &'static str {
+fn name(vector: u64) -> &'static str {
     NAMES.get(vector as usize).unwrap_or(&"reserved exception")
 }
 
 /// Prints everything about the trap and ends with failure. `detail` is cr2 of a page fault, DR6 of a debug exception.
-pub(super) fn die(frame: &Frame, what: &str, detail: u64) -> ! {
+pub(super) fn die(frame: &Frame, detail: u64) -> ! {
     crate::panic::begin();
+    let what = name(frame.vector);
     crate::println!(
-        "PANIC: {what} at {}, vector {} error {:#x} detail {detail:#x}",
+        "PANIC: {what} at {} belongs to nobody, vector {} error {:#x} detail {detail:#x}",
         Place(frame.regs.rip),
         frame.vector,
         frame.error

@@ -111,6 +111,7 @@ pub(crate) fn fault_count() -> u64 {
     FAULTS.load(Ordering::Relaxed)
 }
 
+#[unsafe(link_section = ".kprobes.text")]
 fn fault_hook(frame: &mut Frame) -> bool {
     let hook = FAULT_HOOK.load(Ordering::Acquire);
     if hook == 0 {
@@ -126,7 +127,7 @@ fn fault_hook(frame: &mut Frame) -> bool {
 #[unsafe(link_section = ".kprobes.text")]
 extern "C" fn trap_breakpoint(frame: &mut Frame) {
     if !hooks::on_breakpoint(frame) {
-        unclaimed(frame, "a breakpoint that belongs to nobody", 0);
+        unclaimed(frame, 0);
     }
 }
 
@@ -136,7 +137,7 @@ extern "C" fn trap_breakpoint(frame: &mut Frame) {
 extern "C" fn trap_debug(frame: &mut Frame) {
     let dr6 = take_dr6();
     if !hooks::on_debug(frame, dr6) {
-        unclaimed(frame, "a debug exception that belongs to nobody", dr6);
+        unclaimed(frame, dr6);
     }
 }
 
@@ -170,16 +171,17 @@ extern "C" fn trap_fault(frame: &mut Frame) {
 fn fault(frame: &mut Frame, cr2: u64) {
     FAULTS.fetch_add(1, Ordering::Relaxed);
     let demand = frame.vector == vector::PAGE_FAULT && mm::lazy::contains(cr2) && mm::lazy::demand_zero(cr2);
-    if !demand {
-        unclaimed(frame, fault::name(frame.vector), cr2);
+    if !demand && !hooks::on_unhandled(frame) {
+        unclaimed(frame, cr2);
     }
 }
 
 /// Asks the registered hook, and panics if it does not know either.
+#[unsafe(link_section = ".kprobes.text")]
 #[inline(never)]
-fn unclaimed(frame: &mut Frame, what: &str, detail: u64) {
+fn unclaimed(frame: &mut Frame, detail: u64) {
     if !fault_hook(frame) {
-        fault::die(frame, what, detail);
+        fault::die(frame, detail);
     }
 }
 

@@ -1,0 +1,5 @@
+//! To be written.
+
+use super::Test;
+
+pub(super) const TESTS: &[Test] = &[];

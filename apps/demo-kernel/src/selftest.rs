@@ -1,2 +1,0 @@
-//! Checks.
-pub(crate) fn run() {}
