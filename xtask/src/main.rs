@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+// For the kernel's parts among the tests.
+#[cfg(test)]
+extern crate alloc;
+
 mod bench;
 mod ci;
 mod guest;

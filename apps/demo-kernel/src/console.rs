@@ -28,8 +28,6 @@ const FAILURE: u8 = 0x11;
 static WRITER: AtomicUsize = AtomicUsize::new(NOBODY);
 const NOBODY: usize = usize::MAX;
 
-/// Whether what is typed is shown.
-static ECHO: AtomicBool = AtomicBool::new(true);
 /// Whether the last character was a carriage return.
 static AFTER_RETURN: AtomicBool = AtomicBool::new(false);
 /// A function from addresses to names, `fn(u64) -> Option<(&'static str, u64)>`; null until there is one.
@@ -114,15 +112,8 @@ macro_rules! println {
     ($($arg:tt)*) => { $crate::console::print(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
-/// Whether typed characters are shown.
-pub(crate) fn set_echo(echo: bool) {
-    ECHO.store(echo, Ordering::Relaxed);
-}
-
 fn echo(text: &str) {
-    if ECHO.load(Ordering::Relaxed) {
-        print(format_args!("{text}"));
-    }
+    print(format_args!("{text}"));
 }
 
 fn poll() -> Option<u8> {
@@ -140,7 +131,7 @@ fn next_character() -> u8 {
     }
 }
 
-/// Reads a line into `line`, without its end; other threads run while it waits. False at the end of the input
+/// Reads a line into `line`, without its end, and shows what is typed; other threads run while it waits. False at the end of the input
 /// (control-D on an empty line).
 pub(crate) fn read_line(line: &mut String) -> bool {
     line.clear();
@@ -155,11 +146,7 @@ pub(crate) fn read_line(line: &mut String) -> bool {
                 return true;
             }
             4 if line.is_empty() => return false,
-            8 | 127 => {
-                if line.pop().is_some() {
-                    echo("\x08 \x08");
-                }
-            }
+            8 | 127 if line.pop().is_some() => echo("\x08 \x08"),
             b' '..=b'~' | b'\t' => {
                 let text = [byte];
                 line.push(char::from(byte));

@@ -151,10 +151,10 @@ pub trait Host {
     fn relax(&self) {
         core::hint::spin_loop();
     }
-    /// The stack pointer that the outermost handler on `signal` has interrupted, when the thread's stack pointer `sp`
+    /// The stack pointer that the outermost handler on `side` has interrupted, when the thread's stack pointer `sp`
     /// is on that stack and the host can know.
-    fn interrupted(&self, sp: u64, signal: returns::SignalStack) -> Option<u64> {
-        let _ = (sp, signal);
+    fn interrupted(&self, sp: u64, side: returns::SideStack) -> Option<u64> {
+        let _ = (sp, side);
         None
     }
 }

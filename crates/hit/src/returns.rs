@@ -93,16 +93,17 @@ impl Pool {
     pub const USED_OFFSET: usize = core::mem::offset_of!(Pool, used);
 }
 
-/// A stack that the kernel switched to for a signal handler: `[low, high)`; empty when there is none.
+/// A stack of its own that handlers of the probed program's run on (in a process: of its signals): `[low, high)`; empty
+/// when there is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SignalStack {
+pub struct SideStack {
     /// Lowest address.
     pub low: u64,
     /// One past the highest address.
     pub high: u64,
 }
 
-impl SignalStack {
+impl SideStack {
     fn holds(self, address: u64) -> bool {
         self.low <= address && address < self.high
     }

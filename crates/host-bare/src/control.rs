@@ -35,6 +35,13 @@ struct Event {
     removed: bool,
 }
 
+impl Event {
+    /// A probe that records nothing.
+    fn silent(name: String, handle: Handle) -> Self {
+        Self { name, group: "kprobes".into(), schema: Schema::default(), handle, removed: false }
+    }
+}
+
 /// One record, with names.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -152,41 +159,52 @@ impl<K: Kernel> Control<K> {
 
     /// Puts a counting probe at each of `addresses`; gives those that were refused, with the reason.
     pub fn count_all(&mut self, name: &str, addresses: &[u64]) -> Vec<(u64, Error)> {
+        self.attach_all(name, addresses, &ProbeKind::Entry)
+    }
+
+    /// Puts a counting return probe at each of `addresses`; gives those that were refused, with the reason.
+    pub fn count_all_returns(&mut self, name: &str, addresses: &[u64], maxactive: u32) -> Vec<(u64, Error)> {
+        self.attach_all(name, addresses, &ProbeKind::Return { maxactive })
+    }
+
+    /// The instruction boundaries of the function that holds `address`.
+    ///
+    /// # Errors
+    ///
+    /// When no function is known there, or none that may be probed.
+    pub fn boundaries(&mut self, address: u64) -> Result<Vec<u64>, Error> {
+        use kprobes::{Host, Isa};
+        let function = self.target.function(address)?;
+        Ok(<Target<K> as Host>::Isa::boundaries(&function.code, function.start))
+    }
+
+    fn attach_all(&mut self, name: &str, addresses: &[u64], kind: &ProbeKind) -> Vec<(u64, Error)> {
         let mut refused = Vec::new();
         let mut requests = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let request = Request { address, kind: ProbeKind::Entry, id: 0, record: false, program: Vec::new() };
+            let request = Request { address, kind: kind.clone(), id: 0, record: false, program: Vec::new() };
             match self.registry.check(&mut self.target, &request) {
                 Ok(_) => requests.push(request),
                 Err(error) => refused.push((address, error.into())),
             }
         }
-        let ids = match self.numbers(requests.len()) {
-            Ok(ids) => ids,
-            Err(error) => {
-                refused.extend(requests.iter().map(|r| (r.address, error.clone())));
-                return refused;
-            }
-        };
+        if let Err(error) = self.attach_checked(name, &mut requests) {
+            refused.extend(requests.iter().map(|r| (r.address, error.clone())));
+        }
+        refused
+    }
+
+    fn attach_checked(&mut self, name: &str, requests: &mut [Request]) -> Result<(), Error> {
+        let ids = self.numbers(requests.len())?;
         for (request, &id) in requests.iter_mut().zip(&ids) {
             request.id = id;
         }
-        match self.register(&requests) {
-            Ok(handles) => {
-                for (handle, id) in handles.into_iter().zip(ids) {
-                    let event = Event {
-                        name: format!("{name}_{:x}", handle.address),
-                        group: "kprobes".into(),
-                        schema: Schema::default(),
-                        handle,
-                        removed: false,
-                    };
-                    self.set(id, event);
-                }
-            }
-            Err((_, error)) => refused.extend(requests.iter().map(|r| (r.address, error.clone().into()))),
+        let handles = self.register(requests).map_err(|(_, error)| error)?;
+        for (handle, id) in handles.into_iter().zip(ids) {
+            let name = format!("{name}_{:x}", handle.address);
+            self.set(id, Event::silent(name, handle));
         }
-        refused
+        Ok(())
     }
 
     fn attach_as(&mut self, name: &str, address: u64, kind: ProbeKind) -> Result<(), Error> {
@@ -197,8 +215,7 @@ impl<K: Kernel> Control<K> {
         let request = Request { address, kind, id, record: false, program: Vec::new() };
         let handles = self.register(&[request]).map_err(|(_, error)| error)?;
         for handle in handles {
-            let (name, group) = (name.to_string(), "kprobes".to_string());
-            self.set(id, Event { name, group, schema: Schema::default(), handle, removed: false });
+            self.set(id, Event::silent(name.to_string(), handle));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use alloc::string::String;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The address is not code that the host knows.
-    #[error("{address:#x} is not in the program's code: nothing executable that comes from a file is mapped there")]
+    #[error("{address:#x} is not in the target's code: no executable part of it is there")]
     NotText {
         /// The address.
         address: u64,
@@ -45,10 +45,10 @@ pub enum Error {
         /// The address.
         address: u64,
     },
-    /// Memory and file differ.
+    /// The code is not what it was.
     #[error(
-        "the code at {address:#x} is not what its file holds: the file was replaced while the program runs, or the \
-         program has changed its own code"
+        "the code at {address:#x} is not what it was when it was loaded: the target has changed it, or its file was \
+         replaced meanwhile"
     )]
     Changed {
         /// The address.

@@ -2,7 +2,7 @@
 
 mod model;
 
-use hit::returns::SignalStack;
+use hit::returns::SideStack;
 use hit::{MAX_CHAIN, Outcome, Probe, Site};
 use isa::x86::Regs;
 use model::{ADD, MOV, NOP, entry, hits, internal, machine, register, registry, returns, value};
@@ -14,7 +14,7 @@ use testkit::model::{Action, Control, End, Machine, STUB_STRIDE, STUBS, TEXT, Tr
 fn trap(machine: &Machine, address: u64) -> (Outcome, u64) {
     let mut regs = Regs { rip: address + 1, ..Regs::default() };
     regs.gpr[4] = model::STACK + 0x1000;
-    let outcome = hit::breakpoint(&Trap::new(machine, 1, SignalStack::default()), &mut regs);
+    let outcome = hit::breakpoint(&Trap::new(machine, 1, SideStack::default()), &mut regs);
     (outcome, regs.rip)
 }
 
@@ -210,12 +210,12 @@ proptest! {
         for address in (TEXT..TEXT + 8).chain((0..20).map(|i| STUBS + i * STUB_STRIDE / 2)) {
             trap(&machine, address);
         }
-        let host = Trap::new(&machine, 1, SignalStack { low: stir % 7 * 4096, high: stir });
+        let host = Trap::new(&machine, 1, SideStack { low: stir % 7 * 4096, high: stir });
         let returns = tables.returns();
-        returns.restore(&host, top - 0x800, SignalStack::default());
-        returns.land(&host, top - 0x800, top - 0x400, SignalStack { low: 0, high: stir });
-        returns.walked(&host, stir, SignalStack::default());
-        returns.jump(&host, top - 0x800, stir, SignalStack::default());
+        returns.restore(&host, top - 0x800, SideStack::default());
+        returns.land(&host, top - 0x800, top - 0x400, SideStack { low: 0, high: stir });
+        returns.walked(&host, stir, SideStack::default());
+        returns.jump(&host, top - 0x800, stir, SideStack::default());
         returns.exit(&host);
         returns.adopt();
         let _ = returns.high_water();

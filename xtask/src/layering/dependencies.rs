@@ -26,8 +26,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// For tests, these may also be depended on, by anyone.
 const FOR_TESTS: &[&str] = &["testkit", "isa", "sync", "hit", "kprobes"];
 
-/// The agent is no member of the workspace.
-const AGENT: &str = "apps/agent/Cargo.toml";
+/// What is freestanding is no member of the workspace.
+const FREESTANDING: [&str; 2] = ["apps/agent/Cargo.toml", "apps/demo-kernel/Cargo.toml"];
 
 /// All our own packages, as `cargo metadata` shows them.
 ///
@@ -36,8 +36,8 @@ const AGENT: &str = "apps/agent/Cargo.toml";
 /// If cargo cannot tell.
 pub(super) fn packages() -> Result<Vec<Value>> {
     let mut packages = packages_of("Cargo.toml")?;
-    if root().join(AGENT).exists() {
-        packages.extend(packages_of(AGENT)?);
+    for manifest in FREESTANDING {
+        packages.extend(packages_of(manifest)?);
     }
     Ok(packages)
 }

@@ -26,6 +26,8 @@ mod closure;
 mod disk;
 mod machine;
 mod options;
+#[cfg(test)]
+mod parts;
 mod prompt;
 mod session;
 mod symbols;

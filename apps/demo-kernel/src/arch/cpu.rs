@@ -142,6 +142,14 @@ pub(crate) fn serialize() {
     let _ = core::arch::x86_64::__cpuid(0);
 }
 
+/// Counts a non-maskable interrupt. Trap context.
+#[unsafe(link_section = ".kprobes.text")]
+#[inline]
+pub(crate) fn count_nmi() {
+    // SAFETY: as in `preempt_off`; nobody else writes this processor's count.
+    unsafe { asm!("inc qword ptr gs:[{}]", const core::mem::offset_of!(Block, nmis), options(nostack)) };
+}
+
 /// Announces this processor.
 pub(crate) fn set_online() {
     let block = this();

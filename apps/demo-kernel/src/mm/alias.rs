@@ -2,7 +2,8 @@
 //!
 //! Text is never mapped writable. Its frame is mapped a second time, rw-, at one reserved page; the bytes are copied;
 //! the mapping goes again (Linux: `text_poke`, with a separate address space). Interrupts are off meanwhile and the
-//! page is used by one processor at a time, so no other one ever has it in its translation buffer.
+//! page is used by one processor at a time, which forgets what it remembers of it before and after: should another
+//! processor have it in its translation buffer, it never uses it.
 //!
 //! What other processors execute meanwhile is the caller's business: this writes bytes in order of address, aligned
 //! groups of 8 as one store, and a single byte atomically.
@@ -91,7 +92,7 @@ fn write_page(alias: u64, address: u64, bytes: &[u8]) -> Result<(), Error> {
 /// Stores bytes so that no group of 8, aligned, is seen half written.
 fn store(mut at: u64, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        if at % 8 == 0
+        if at.is_multiple_of(8)
             && let Some((group, rest)) = bytes.split_first_chunk::<8>()
         {
             // SAFETY: the alias is mapped and ours while the lock is held; `at` is aligned. Other processors only

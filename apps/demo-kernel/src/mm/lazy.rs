@@ -9,7 +9,7 @@ const END: u64 = START + (1 << 40);
 /// The end of what was reserved.
 static RESERVED: IrqLock<u64> = IrqLock::new(START);
 
-/// Reserves addresses for `bytes`, with an unreserved page behind. Never given back.
+/// Reserves addresses for `bytes`, with an unreserved page behind. The addresses are never used again.
 ///
 /// # Panics
 /// When a tebibyte is reserved.
@@ -20,6 +20,16 @@ pub(crate) fn reserve(bytes: u64) -> u64 {
     assert!(bytes < END - start, "the addresses of demand-zero memory are used up");
     *reserved += bytes + PAGE;
     start
+}
+
+/// Gives the frames of a reserved range back; touched again, it begins as zeros.
+///
+/// # Safety
+/// The caller has reserved it, and nobody uses it meanwhile.
+pub(crate) unsafe fn release(start: u64, bytes: u64) {
+    assert!(contains(start) && start + bytes < *RESERVED.lock(), "{start:#x} was not reserved");
+    // SAFETY: only `demand_zero` maps anything here, and the caller says that nobody uses it.
+    unsafe { paging::unmap_range(paging::page_of(start), start + bytes) };
 }
 
 /// Whether an address lies in the window.

@@ -1,12 +1,15 @@
 //! The page tables: four levels, read and written through the direct map, one lock for all changes.
 //!
 //! All processors share one set. Upper levels are writable and executable; the last level decides. Nothing that is
-//! mapped is moved, so a change needs other processors' buffers flushed only where something is taken away, and what
-//! is taken away here (the alias, the mappings of the boot) is used by one processor alone.
+//! mapped is moved, so other processors' translation buffers have to be flushed only where something is taken away; the
+//! alias and the mappings of the boot are used by one processor alone, and need not even that.
+
+use alloc::vec::Vec;
 
 use x86_64::registers::control::Cr3;
 
 use super::{PAGE, direct, frames};
+use crate::arch::ipi;
 use crate::boot;
 use crate::lock::IrqLock;
 
@@ -144,6 +147,28 @@ pub(super) fn map_zeroed(address: u64) -> bool {
     true
 }
 
+/// Takes what is mapped at small pages away, and gives the frames back when no processor can reach them any more.
+///
+/// # Safety
+/// The frames came from [`map_zeroed`], and nobody uses the addresses.
+pub(super) unsafe fn unmap_range(start: u64, end: u64) {
+    let mut gone = Vec::new();
+    {
+        let _tables = TABLES.lock();
+        for page in (start..end).step_by(PAGE as usize) {
+            if let Some(old) = translate(page).filter(|old| old.level == 1) {
+                replace(page, 0);
+                gone.push(old.physical());
+            }
+        }
+    }
+    flush_everywhere();
+    for frame in gone {
+        // SAFETY: the caller says where they came from; no mapping and no processor's buffer refers to them now.
+        unsafe { frames::give_back(frame) };
+    }
+}
+
 /// Makes the tables for an address, so that [`replace`] finds them.
 pub(super) fn prepare(address: u64) {
     let _tables = TABLES.lock();
@@ -204,9 +229,13 @@ pub(crate) fn hide_identity(physical: u64) {
 /// Takes all low mappings away, on all processors, and flushes whatever else has gone.
 pub(crate) fn drop_identity() {
     set(root(), 0, 4, 0);
-    let flush_all: fn() = x86_64::instructions::tlb::flush_all;
-    flush_all();
-    crate::arch::ipi::on_each_cpu(flush_all);
+    flush_everywhere();
+}
+
+/// All processors forget what they remember of the page tables.
+fn flush_everywhere() {
+    x86_64::instructions::tlb::flush_all();
+    ipi::on_each_cpu(x86_64::instructions::tlb::flush_all);
 }
 
 /// The first address of the page of `address`.

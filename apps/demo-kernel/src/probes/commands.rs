@@ -1,6 +1,6 @@
 //! Commands of the shell.
 
-use super::{Demo, tests, with_control};
+use super::{Demo, bench, tests, with_control};
 use crate::ksyms;
 use crate::println;
 use crate::shell::Command;
@@ -10,6 +10,7 @@ use host_bare::{Kernel, Stepping};
 
 /// All of them.
 pub(crate) static COMMANDS: &[Command] = &[
+    bench::COMMAND,
     Command { name: "trace", usage: "", help: "prints and takes the records", run: trace },
     Command { name: "kprobes", usage: "", help: "what is planted, how, and what it has counted", run: list },
     Command { name: "blacklist", usage: "", help: "functions that cannot be probed", run: blacklist },
@@ -18,6 +19,12 @@ pub(crate) static COMMANDS: &[Command] = &[
         usage: "best|boosted|breakpoint|trap-flag",
         help: "how new probes step",
         run: stepping,
+    },
+    Command {
+        name: "test",
+        usage: "[WORD]",
+        help: "runs the tests, or those with a word in their name",
+        run: tests::run,
     },
 ];
 

@@ -1,5 +1,6 @@
 //! kprobes in this kernel: [`glue`] and [`hooks`] are what it takes, the rest uses it.
 
+mod bench;
 mod commands;
 mod glue;
 pub(crate) mod hooks;

@@ -180,9 +180,13 @@ pub(crate) extern "C" fn schedule() {
 }
 
 /// Leaves the processor for the reason given; returns when this thread runs again.
+///
+/// # Panics
+/// With preemption off: whoever turned it off counts on staying.
 #[inline(never)]
 pub(crate) fn switch(leave: Leave) {
     let mut scheduler = SCHEDULER.lock();
+    assert!(cpu::preemptible(), "a thread with preemption off gives up its processor");
     let me = cpu::id();
     cpu::this().reschedule.store(false, Ordering::Relaxed);
     let Some((save, next, thread)) = scheduler.exchange(me, leave) else { return };

@@ -8,6 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("guarded reads", guarded_reads),
     ("guarded writes", guarded_writes),
     ("demand-zero memory", demand_zero),
+    ("demand-zero memory is given back and begins anew", demand_zero_again),
     ("guarded reads do not touch demand-zero memory into being", guarded_reads_do_not_demand),
     ("executable memory", executable_memory),
     ("only text is written through the alias", alias_refuses),
@@ -59,6 +60,20 @@ fn demand_zero() -> Result<(), &'static str> {
         ensure(zero, "it does not begin as zeros or does not keep what is written")?;
     }
     ensure(!copy::read(start + BYTES, &mut [0]), "there is something behind it")
+}
+
+fn demand_zero_again() -> Result<(), &'static str> {
+    const BYTES: u64 = 4 * mm::PAGE;
+    let start = lazy::reserve(BYTES);
+    let word = (start + mm::PAGE) as *mut u64;
+    // SAFETY: the region was just reserved for us.
+    unsafe { word.write_volatile(1) };
+    let frames = mm::frames::in_use();
+    // SAFETY: nobody else knows the region.
+    unsafe { lazy::release(start, BYTES) };
+    ensure(mm::frames::in_use() + 1 == frames, "not one frame came back")?;
+    // SAFETY: it is still reserved for us.
+    ensure(unsafe { word.read_volatile() } == 0, "it does not begin as zeros again")
 }
 
 fn guarded_reads_do_not_demand() -> Result<(), &'static str> {

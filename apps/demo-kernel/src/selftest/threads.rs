@@ -3,9 +3,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::{Check, ensure};
-use crate::arch::{cpu, time};
-use crate::sched;
-use crate::{arch::interrupts, mm};
+use crate::arch::{cpu, interrupts, time};
+use crate::{mm, sched};
 
 pub(super) const CHECKS: &[Check] = &[
     ("busy threads are preempted", preemption),
@@ -75,20 +74,28 @@ fn sleeping() -> Result<(), &'static str> {
 
 fn identity() -> Result<(), &'static str> {
     SEEN.store(0, Relaxed);
-    let id = sched::spawn("somebody", |_| {
-        if sched::current_name() == "somebody" {
-            SEEN.store(sched::current(), Relaxed);
-        }
-    }, 0);
+    let id = sched::spawn(
+        "somebody",
+        |_| {
+            if sched::current_name() == "somebody" {
+                SEEN.store(sched::current(), Relaxed);
+            }
+        },
+        0,
+    );
     sched::join(id);
     ensure(SEEN.load(Relaxed) == id && id != sched::current(), "not its number or name")
+}
+
+fn add(amount: usize) {
+    SEEN.fetch_add(amount as u64, Relaxed);
 }
 
 fn many_threads() -> Result<(), &'static str> {
     SEEN.store(0, Relaxed);
     let (alive, frames, heap) = (sched::thread_count(), mm::frames::in_use(), mm::heap_used());
     for _ in 0..100 {
-        let spawn = |i| sched::spawn("one of many", |i| drop(SEEN.fetch_add(i as u64, Relaxed)), i);
+        let spawn = |i| sched::spawn("one of many", add, i);
         let threads: alloc::vec::Vec<_> = (0..10).map(spawn).collect();
         threads.into_iter().for_each(sched::join);
     }

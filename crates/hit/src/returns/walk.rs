@@ -1,7 +1,7 @@
 //! Walks over a stack: which instances they meet, and what becomes of those.
 
 use super::instance::{ANYBODY, Instance, phase};
-use super::{Returns, SignalStack};
+use super::{Returns, SideStack};
 use crate::Host;
 use core::cell::Cell;
 use sync::primitive::Ordering;
@@ -54,17 +54,17 @@ struct Walk<'h, H> {
     here: Stack,
     /// The stack that a signal has interrupted, when the walk begins on the signal stack and the host knows it.
     interrupted: Option<Stack>,
-    signal: SignalStack,
+    side: SideStack,
 }
 
 impl<'h, H: Host> Walk<'h, H> {
-    fn new(host: &'h H, sp: u64, signal: SignalStack) -> Self {
-        let below = if signal.holds(sp) { host.interrupted(sp, signal) } else { None };
-        Self { host, thread: host.thread(), here: Stack::at(sp), interrupted: below.map(Stack::at), signal }
+    fn new(host: &'h H, sp: u64, side: SideStack) -> Self {
+        let below = if side.holds(sp) { host.interrupted(sp, side) } else { None };
+        Self { host, thread: host.thread(), here: Stack::at(sp), interrupted: below.map(Stack::at), side }
     }
 
-    fn is_on_signal_stack(&self) -> bool {
-        self.signal.holds(self.here.low)
+    fn is_on_side_stack(&self) -> bool {
+        self.side.holds(self.here.low)
     }
 
     /// Whether a walk from here outwards meets `instance`.
@@ -72,7 +72,7 @@ impl<'h, H: Host> Walk<'h, H> {
         let owner = instance.owner();
         let mine = owner == self.thread || owner == ANYBODY;
         // Which stack a signal has interrupted is unknown: any of the thread's.
-        mine && self.is_on_signal_stack() && self.interrupted.is_none()
+        mine && self.is_on_side_stack() && self.interrupted.is_none()
             || self.is_on_stack(instance, |stack| mine || stack.is_near(instance.slot()))
     }
 
@@ -85,18 +85,18 @@ impl<'h, H: Host> Walk<'h, H> {
     /// Whether the frame of `instance`, which was met, is gone once execution goes on in the frame that begins at `cfa`.
     fn leaves(&self, instance: &Instance, cfa: u64) -> bool {
         let slot = instance.slot();
-        if !self.is_on_signal_stack() || self.signal.holds(cfa) {
+        if !self.is_on_side_stack() || self.side.holds(cfa) {
             return self.here.low <= slot && slot < cfa;
         }
         let known = self.interrupted.as_ref();
         let outside = |stack: &Stack| stack.low <= slot;
         let one_stack = || cfa.wrapping_sub(slot) < ONE_STACK && self.host.contiguous(slot, cfa);
-        self.signal.holds(slot) || (slot < cfa && known.map_or_else(one_stack, outside))
+        self.side.holds(slot) || (slot < cfa && known.map_or_else(one_stack, outside))
     }
 
     /// Whether a jump to `target` stays on the stack, or leaves the signal stack for the one it has interrupted.
     fn stays(&self, target: u64) -> bool {
-        if self.is_on_signal_stack() && !self.signal.holds(target) {
+        if self.is_on_side_stack() && !self.side.holds(target) {
             return self.interrupted.as_ref().is_none_or(|stack| stack.reaches(self.host, target));
         }
         self.here.reaches(self.host, target)
@@ -139,8 +139,8 @@ impl<'h, H: Host> Walk<'h, H> {
 
 impl Returns<'_> {
     /// An unwinder starts at stack pointer `sp`: the true return addresses go back.
-    pub fn restore<H: Host>(&self, host: &H, sp: u64, signal: SignalStack) {
-        let walk = Walk::new(host, sp, signal);
+    pub fn restore<H: Host>(&self, host: &H, sp: u64, side: SideStack) {
+        let walk = Walk::new(host, sp, side);
         self.repeat(|id, instance| match instance.phase() {
             phase::ARMED => self.put_back(&walk, id, instance),
             phase::RESTORED => self.take_over(&walk, id, instance),
@@ -149,18 +149,18 @@ impl Returns<'_> {
     }
 
     /// The unwinder, whose frame is at `sp`, goes on in the frame whose canonical frame address is `cfa`.
-    pub fn land<H: Host>(&self, host: &H, sp: u64, cfa: u64, signal: SignalStack) {
-        self.go_on(&Walk::new(host, sp, signal), cfa);
+    pub fn land<H: Host>(&self, host: &H, sp: u64, cfa: u64, side: SideStack) {
+        self.go_on(&Walk::new(host, sp, side), cfa);
     }
 
     /// The unwinder only walked the stack, and returns now with stack pointer `sp`.
-    pub fn walked<H: Host>(&self, host: &H, sp: u64, signal: SignalStack) {
-        self.rearm(&Walk::new(host, sp, signal));
+    pub fn walked<H: Host>(&self, host: &H, sp: u64, side: SideStack) {
+        self.rearm(&Walk::new(host, sp, side));
     }
 
     /// `longjmp` from stack pointer `sp` to `target`.
-    pub fn jump<H: Host>(&self, host: &H, sp: u64, target: u64, signal: SignalStack) {
-        let walk = Walk::new(host, sp, signal);
+    pub fn jump<H: Host>(&self, host: &H, sp: u64, target: u64, side: SideStack) {
+        let walk = Walk::new(host, sp, side);
         let mut unwinds = false;
         let between = |i: &Instance| walk.leaves(i, target) && walk.meets(i);
         self.each(|_, i| unwinds |= matches!(i.phase(), phase::ARMED | phase::RESTORED) && between(i));

@@ -9,7 +9,7 @@ use super::host::TrapHost;
 use super::memory::read_word;
 use crate::abi::action;
 use hit::Host;
-use hit::returns::SignalStack;
+use hit::returns::SideStack;
 use isa::x86::Regs;
 
 const RSP: usize = 4;
@@ -24,7 +24,7 @@ pub(crate) fn hook(host: &TrapHost<'_>, data: u64, regs: &Regs) {
     let returns = host.returns();
     let (sp, argument) = (regs.gpr[RSP], regs.gpr[RDI]);
     let (low, high) = host.signal_stack();
-    let signal = SignalStack { low, high };
+    let signal = SideStack { low, high };
     match data & action::BITS {
         action::UNWIND => returns.restore(host, sp, signal),
         action::LAND => {
@@ -39,7 +39,7 @@ pub(crate) fn hook(host: &TrapHost<'_>, data: u64, regs: &Regs) {
     }
 }
 
-fn jump(host: &TrapHost<'_>, buffer: u64, regs: &Regs, signal: SignalStack, clear: fn(u64) -> u64) {
+fn jump(host: &TrapHost<'_>, buffer: u64, regs: &Regs, signal: SideStack, clear: fn(u64) -> u64) {
     if let Some(target) = read_word(host.tid(), buffer.wrapping_add(JMP_BUF_SP)) {
         host.returns().jump(host, regs.gpr[RSP], clear(target), signal);
     }

@@ -1,7 +1,7 @@
 //! A thread of the machine's program.
 
 use super::EXIT;
-use hit::returns::SignalStack;
+use hit::returns::SideStack;
 use isa::x86::{Regs, gpr};
 
 /// How a thread has ended.
@@ -27,7 +27,7 @@ pub struct Cpu {
     /// A breakpoint was fetched here; its trap has not been handled yet.
     pub trapped: Option<u64>,
     /// The stack that signal handlers run on.
-    pub signal: SignalStack,
+    pub signal: SideStack,
     /// How it has ended, if it has.
     pub end: Option<End>,
     /// Breakpoints that were gone when their traps were handled.
@@ -42,7 +42,7 @@ impl Cpu {
     pub fn new(id: u64, function: u64, stack_top: u64) -> Self {
         let mut regs = Regs { rip: function, ..Regs::default() };
         regs.gpr[gpr::RSP] = stack_top - 8;
-        Self { id, regs, trapped: None, signal: SignalStack::default(), end: None, stale: 0 }
+        Self { id, regs, trapped: None, signal: SideStack::default(), end: None, stale: 0 }
     }
 
     /// The stack pointer.

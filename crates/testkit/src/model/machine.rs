@@ -1,8 +1,8 @@
 //! The machine: memory, table, and one step of a thread.
 
+use super::fetch::{self, Fetch};
 use super::interleave::pause;
 use super::runtime::{Runtime, builtin};
-use super::fetch::{self, Fetch};
 use super::{
     Cpu, DATA, DATA_BYTES, EXIT, End, FunctionInfo, Memory, Program, SLOTS, SLOTS_BYTES, STUB_STRIDE, STUBS, Service,
     TEXT, TEXT_BYTES, Tables, Trap,

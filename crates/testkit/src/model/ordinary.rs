@@ -81,7 +81,11 @@ fn wide(code: &[u8], relative: &dyn Fn([u8; 4]) -> u64, regs: &mut Regs, memory:
         [0xFF, modrm @ 0xC0..=0xCF, ..] => {
             let (to, operation) = fields(modrm);
             let carry = regs.flags & flags::CF;
-            if operation == 0 { add(regs, to, 1) } else { subtract(regs, to, 1) }
+            if operation == 0 {
+                add(regs, to, 1)
+            } else {
+                subtract(regs, to, 1)
+            }
             regs.flags = regs.flags & !flags::CF | carry;
         }
         // mov r64, [rsp+disp8]; lea r64, [rsp+disp8]

@@ -185,7 +185,7 @@ impl World {
 
     /// Gives a thread a stack for signals, `[low, high)`.
     pub fn set_signal_stack(&mut self, cpu: &mut Cpu, low: u64, high: u64) {
-        cpu.signal = hit::returns::SignalStack { low, high };
+        cpu.signal = hit::returns::SideStack { low, high };
         self.signal_top.insert(cpu.id, high);
     }
 

@@ -3,7 +3,7 @@
 use super::interleave::{pause, wait_for_others};
 use super::machine::lock;
 use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, SIGNAL_FRAME_SP, X86};
-use hit::returns::{Instance, Returns, SignalStack};
+use hit::returns::{Instance, Returns, SideStack};
 use hit::{Cause, Counters, Host, Next, Probe, Site};
 use isa::x86::{BREAKPOINT, Regs, gpr};
 use sync::primitive::{AtomicU64, Ordering};
@@ -69,13 +69,13 @@ impl Action {
 pub struct Trap<'m> {
     machine: &'m Machine,
     thread: u64,
-    signal: SignalStack,
+    signal: SideStack,
 }
 
 impl<'m> Trap<'m> {
     /// A trap of `thread`, which has this stack for signal handlers.
     #[must_use]
-    pub fn new(machine: &'m Machine, thread: u64, signal: SignalStack) -> Self {
+    pub fn new(machine: &'m Machine, thread: u64, signal: SideStack) -> Self {
         Self { machine, thread, signal }
     }
 
@@ -212,7 +212,7 @@ impl Host for Trap<'_> {
         let _ = wait_for_others();
     }
 
-    fn interrupted(&self, _: u64, signal: SignalStack) -> Option<u64> {
+    fn interrupted(&self, _: u64, signal: SideStack) -> Option<u64> {
         let known = *lock(&self.machine.knows_interrupted);
         known.then(|| self.machine.memory.word(signal.high.wrapping_sub(SIGNAL_FRAME_SP))).flatten()
     }

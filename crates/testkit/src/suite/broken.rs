@@ -145,20 +145,23 @@ impl World for Broken<'_> {
         }
     }
 
-    fn remove(&mut self, event: &str) -> Result<(), String> {
+    fn remove(&mut self, events: &[&str]) -> Result<(), String> {
         match self.fault {
             Fault::KeepsEvents => Ok(()),
             Fault::RemovesAll => {
-                let others: Vec<String> = self.inner.events().into_iter().filter(|e| e != event).collect();
-                let removed = self.inner.remove(event);
-                others.iter().try_for_each(|e| self.inner.remove(e)).and(removed)
+                let all = self.inner.events();
+                let known = events.iter().all(|event| all.iter().any(|e| e == event));
+                let all: Vec<&str> = all.iter().map(String::as_str).collect();
+                self.inner.remove(if known { &all } else { events })
             }
             Fault::KeepsCounts => {
-                let hits = self.inner.counts(event).map_or(0, |c| c.hits);
-                self.kept.push((event.to_string(), hits));
-                self.inner.remove(event)
+                for event in events {
+                    let hits = self.inner.counts(event).map_or(0, |c| c.hits);
+                    self.kept.push(((*event).to_string(), hits));
+                }
+                self.inner.remove(events)
             }
-            _ => self.inner.remove(event),
+            _ => self.inner.remove(events),
         }
     }
 
@@ -184,6 +187,10 @@ impl World for Broken<'_> {
             _ => {}
         }
         records
+    }
+
+    fn repetitions(&self, wanted: usize) -> usize {
+        self.inner.repetitions(wanted)
     }
 
     fn can(&self, ability: Ability) -> bool {

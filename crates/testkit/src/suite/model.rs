@@ -229,10 +229,12 @@ impl World for ModelWorld<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, event: &str) -> Result<(), String> {
-        let (at, _) = self.find(event).ok_or_else(|| format!("no event {event}"))?;
-        let (_, handle) = self.defined.remove(at);
-        self.registry.unregister(&mut self.control, &[handle]).map_err(|e| e.to_string())
+    fn remove(&mut self, events: &[&str]) -> Result<(), String> {
+        let found = events.iter().map(|event| self.find(event).ok_or_else(|| format!("no event {event}")));
+        let ids = found.map(|found| found.map(|(_, id)| id)).collect::<Result<Vec<u32>, String>>()?;
+        let leaving = self.defined.extract_if(.., |(id, _)| ids.contains(id));
+        let handles: Vec<Handle> = leaving.map(|(_, handle)| handle).collect();
+        self.registry.unregister(&mut self.control, &handles).map_err(|e| e.to_string())
     }
 
     fn events(&self) -> Vec<String> {

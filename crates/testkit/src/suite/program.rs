@@ -347,7 +347,12 @@ mod tests {
                     Some(target) => {
                         let displacement = i32::from_le_bytes(*bytes.last_chunk().unwrap());
                         let end = at + bytes.len() as u64;
-                        assert_eq!(end.wrapping_add_signed(displacement.into()), target, "{real}: {}", instruction.text);
+                        assert_eq!(
+                            end.wrapping_add_signed(displacement.into()),
+                            target,
+                            "{real}: {}",
+                            instruction.text
+                        );
                     }
                     // A label. Where it leads shows in what the samples give.
                     None if last.contains('_') => {}

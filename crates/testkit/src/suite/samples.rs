@@ -76,12 +76,7 @@ pub const SAMPLES: &[Sample] = &[
     sample("suite_first_copied", [2, 3], 5, &[("suite_first_copied", &[1; 3])]),
     sample("suite_first_relative", [0, 0], 0, &[("suite_first_relative", &[1; 4])]),
     sample("suite_first_endbr", [5, 0], 5, &[("suite_first_endbr", &[1; 3])]),
-    Sample {
-        function: "suite_first_return",
-        arguments: [0, 0],
-        result: None,
-        runs: &[("suite_first_return", &[1])],
-    },
+    Sample { function: "suite_first_return", arguments: [0, 0], result: None, runs: &[("suite_first_return", &[1])] },
 ];
 
 /// What `suite_error` returns for an odd argument: -2.
@@ -109,7 +104,8 @@ mod tests {
     #[test]
     fn samples_reach_every_instruction_but_the_one_that_is_jumped_over() {
         let program = program();
-        let instructions = program.functions.iter().flat_map(|f| f.instructions.iter().enumerate().map(move |i| (f, i)));
+        let instructions =
+            program.functions.iter().flat_map(|f| f.instructions.iter().enumerate().map(move |i| (f, i)));
         let unreached: Vec<_> = instructions
             .filter(|(f, (i, _))| SAMPLES.iter().all(|s| s.runs_of(f.name, *i) == 0))
             .map(|(f, (_, i))| (f.name, i.text))

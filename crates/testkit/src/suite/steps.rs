@@ -27,7 +27,13 @@ pub(super) fn define<L: AsRef<str>>(world: &mut dyn World, lines: &[L]) -> Outco
 
 /// Removes an event.
 pub(super) fn remove(world: &mut dyn World, event: &str) -> Outcome {
-    world.remove(event).map_err(|why| format!("{event} cannot be removed: {why}"))
+    remove_all(world, &[event])
+}
+
+/// Removes events at once.
+pub(super) fn remove_all<E: AsRef<str>>(world: &mut dyn World, events: &[E]) -> Outcome {
+    let events: Vec<&str> = events.iter().map(AsRef::as_ref).collect();
+    world.remove(&events).map_err(|why| format!("{events:?} cannot be removed: {why}"))
 }
 
 /// Defines events, does something, and removes them.
@@ -38,7 +44,8 @@ pub(super) fn with<L: AsRef<str>>(
 ) -> Outcome {
     define(world, lines)?;
     act(world)?;
-    lines.iter().try_for_each(|line| remove(world, event_of(line.as_ref())))
+    let events: Vec<&str> = lines.iter().map(|line| event_of(line.as_ref())).collect();
+    remove_all(world, &events)
 }
 
 /// The event that a line defines.
@@ -55,7 +62,11 @@ pub(super) fn counts(world: &mut dyn World, event: &str) -> Result<Counts, Strin
 /// The event was hit so often, and nothing was missed or lost.
 pub(super) fn expect_hits(world: &mut dyn World, event: &str, hits: u64) -> Outcome {
     let got = counts(world, event)?;
-    expect(&format!("counts of {event}"), Counts { returned: 0, unwound: 0, ..got }, Counts { hits, ..Counts::default() })
+    expect(
+        &format!("counts of {event}"),
+        Counts { returned: 0, unwound: 0, ..got },
+        Counts { hits, ..Counts::default() },
+    )
 }
 
 /// The return probe watched so many activations, which all have returned.
@@ -97,8 +108,8 @@ pub(super) fn expect_records(world: &mut dyn World, expected: &[(&str, &[u64])])
     expect("records", got, expected)
 }
 
-/// The program's text as it stands in the world, function by function.
-fn differences(world: &mut dyn World) -> Vec<(&'static str, u64)> {
+/// Where the program's text is not what was assembled: functions, and offsets in them.
+pub(super) fn differences(world: &mut dyn World) -> Vec<(&'static str, u64)> {
     let program = program();
     let mut found = Vec::new();
     for function in &program.functions {
@@ -133,6 +144,12 @@ pub(super) fn every_instruction(program: &Program, prefix: &str) -> Vec<(String,
         f.instructions.iter().map(|i| i.offset).enumerate().map(line).collect::<Vec<_>>()
     };
     program.functions.iter().flat_map(lines_of).collect()
+}
+
+/// Which of so many things to try, in a world that repeats less: spread evenly.
+pub(super) fn some_of(world: &dyn World, count: usize) -> impl Iterator<Item = usize> + use<> {
+    let tried = world.repetitions(count).clamp(1, count.max(1));
+    (0..tried).map(move |i| i * count / tried)
 }
 
 /// A line for a return probe on every function, with the function.

@@ -20,12 +20,12 @@ pub trait World {
     ///
     /// Which line is refused first, and why.
     fn define(&mut self, lines: &[&str]) -> Result<(), Refusal>;
-    /// Removes an event.
+    /// Removes events: all of them, or none.
     ///
     /// # Errors
     ///
-    /// When there is none of that name, or it cannot be removed.
-    fn remove(&mut self, event: &str) -> Result<(), String>;
+    /// When there is none of one of these names, or it cannot be removed.
+    fn remove(&mut self, events: &[&str]) -> Result<(), String>;
     /// The names of the events that are defined.
     fn events(&self) -> Vec<String>;
     /// What was counted for an event since it was defined; `None` when there is no event of that name.
@@ -33,6 +33,10 @@ pub trait World {
     /// The records since the last call, in the order in which they were made.
     fn records(&mut self) -> Vec<Record>;
 
+    /// How often to do what a case would do so many times. A world in which each definition is a long way may say less.
+    fn repetitions(&self, wanted: usize) -> usize {
+        wanted
+    }
     /// Whether the world can do more than what all can.
     fn can(&self, ability: Ability) -> bool {
         let _ = ability;

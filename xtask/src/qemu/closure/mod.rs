@@ -18,11 +18,12 @@ use self::walk::{Outcome, walk};
 use super::Kernel;
 use super::symbols::parse;
 
-/// Where traps enter that are handled by kprobes.
-const ROOTS: &[&str] = &["trap_breakpoint", "trap_debug"];
-/// What runs only after the processor is marked as being in a trap: a probe in there is a nested one, which is counted
-/// and stepped over. Neither these nor what they call must be in the section.
-const BEHIND_THE_GUARD: &[&str] = &[];
+/// Where traps enter that are handled by kprobes, and what they reach through pointers: kprobes' own notifier.
+const ROOTS: &[&str] = &["trap_breakpoint", "trap_debug", "trap_fault", "host_bare::die::notify"];
+/// What runs only after the processor is marked as being in a trap, or after kprobes has said that the trap is not its
+/// own: a probe in there is an ordinary one, or a nested one, which is counted and stepped over. Neither these nor what
+/// they call must be in the section.
+const BEHIND_THE_GUARD: &[&str] = &["demo_kernel::arch::trap::unclaimed", "demo_kernel::arch::trap::fault"];
 /// The section's borders, from the linker script.
 const BORDERS: (&str, &str) = ("__kprobes_text_start", "__kprobes_text_end");
 

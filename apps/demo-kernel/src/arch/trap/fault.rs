@@ -33,7 +33,7 @@ fn name(vector: u64) -> &'static str {
     NAMES.get(vector as usize).unwrap_or(&"reserved exception")
 }
 
-/// Prints everything about the trap and ends with failure. `detail` is cr2 of a page fault, DR6 of a debug exception.
+/// Prints everything about the trap and ends with failure. `detail` is cr2 of a page or double fault, DR6 of a debug exception.
 pub(super) fn die(frame: &Frame, detail: u64) -> ! {
     crate::panic::begin();
     let what = name(frame.vector);

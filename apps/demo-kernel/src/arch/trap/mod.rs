@@ -158,7 +158,7 @@ fn take_dr6() -> u64 {
 #[unsafe(link_section = ".kprobes.text")]
 extern "C" fn trap_fault(frame: &mut Frame) {
     // Before anything that may fault itself.
-    let cr2 = if frame.vector == vector::PAGE_FAULT { Cr2::read_raw() } else { 0 };
+    let cr2 = if matches!(frame.vector, vector::PAGE_FAULT | vector::DOUBLE_FAULT) { Cr2::read_raw() } else { 0 };
     let interrupted = hooks::on_fault(frame);
     if !copy::fix_up(frame) {
         fault(frame, cr2);
@@ -197,7 +197,7 @@ extern "C" fn trap_nmi(frame: &mut Frame) {
         hook(frame);
     }
     // Last: whoever waits for the count finds the hook's work done.
-    cpu::block(cpu::id()).nmis.fetch_add(1, Ordering::Release);
+    cpu::count_nmi();
 }
 
 /// Interrupts, from their stub.

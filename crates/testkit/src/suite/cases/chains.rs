@@ -1,7 +1,9 @@
 //! Several probes on one instruction.
 
 use super::super::World;
-use super::super::steps::{Outcome, call, define, expect_hits, expect_planted, expect_records, expect_returns, remove, with};
+use super::super::steps::{
+    Outcome, call, define, expect_hits, expect_planted, expect_records, expect_returns, remove, with,
+};
 use alloc::vec::Vec;
 
 pub(super) fn probes_on_one_instruction_run_in_the_order_of_their_definition(world: &mut dyn World) -> Outcome {

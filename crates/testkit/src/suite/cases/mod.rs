@@ -30,7 +30,7 @@ macro_rules! cases {
 const COMMON: &[Case] = cases! {
     results: functions_do_what_they_should_without_probes,
         a_probe_on_every_instruction_at_once_changes_no_result,
-        a_probe_on_each_instruction_alone_changes_no_result_and_counts_it,
+        a_probe_on_one_instruction_of_each_function_changes_no_result,
         a_return_probe_on_every_function_at_once_changes_no_result,
         probes_and_return_probes_everywhere_together_change_no_result;
     counts: every_instruction_is_counted_as_often_as_it_runs,

@@ -1,8 +1,8 @@
 //! A probed program computes what it computed before.
 
 use super::super::steps::{
-    Outcome, call_sample, call_samples, counts, define, every_instruction, every_return, expect, expect_planted,
-    name_of, offset_of, remove, text_is_clean, with,
+    Outcome, call_samples, counts, every_instruction, every_return, expect, expect_planted, name_of, offset_of,
+    text_is_clean, with,
 };
 use super::super::{SAMPLES, World, program};
 use alloc::format;
@@ -19,18 +19,23 @@ pub(super) fn a_probe_on_every_instruction_at_once_changes_no_result(world: &mut
     with(world, &lines, call_samples)
 }
 
-pub(super) fn a_probe_on_each_instruction_alone_changes_no_result_and_counts_it(world: &mut dyn World) -> Outcome {
-    for (line, function, number) in every_instruction(&program(), "one") {
-        define(world, &[&line])?;
-        expect_planted(world, function, offset_of(function, number)?)?;
-        let mut expected = 0;
-        for sample in SAMPLES.iter().filter(|s| s.entries_of(function) > 0) {
-            call_sample(world, sample)?;
-            expected += sample.runs_of(function, number);
-        }
-        let hits = counts(world, &name_of(&line))?.hits;
-        expect(&format!("hits of instruction {number} of {function}"), hits, expected)?;
-        remove(world, &name_of(&line))?;
+pub(super) fn a_probe_on_one_instruction_of_each_function_changes_no_result(world: &mut dyn World) -> Outcome {
+    let probes = every_instruction(&program(), "one");
+    let rounds = probes.iter().map(|(.., number)| number + 1).max().unwrap_or(0);
+    for round in 0..rounds {
+        let probes: Vec<_> = probes.iter().filter(|(.., number)| *number == round).collect();
+        let lines: Vec<&String> = probes.iter().map(|(line, ..)| line).collect();
+        with(world, &lines, |world| {
+            call_samples(world)?;
+            for (line, function, number) in probes {
+                expect_planted(world, function, offset_of(function, *number)?)?;
+                let expected = SAMPLES.iter().map(|s| s.runs_of(function, *number)).sum();
+                let hits = counts(world, &name_of(line))?.hits;
+                expect(&format!("hits of instruction {number} of {function}"), hits, expected)?;
+            }
+            Ok(())
+        })?;
+        text_is_clean(world)?;
     }
     Ok(())
 }

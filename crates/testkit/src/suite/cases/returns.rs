@@ -72,7 +72,8 @@ pub(super) fn activations_beyond_maxactive_are_missed(world: &mut dyn World) -> 
         expect("counts with room for 1", one, expected(1))?;
         expect("counts with room for 3", three, expected(3))?;
         let records = take(world)?;
-        let values = |event| records.iter().filter(|(e, _)| e == event).flat_map(|(_, v)| v.clone()).collect::<Vec<_>>();
+        let values =
+            |event| records.iter().filter(|(e, _)| e == event).flat_map(|(_, v)| v.clone()).collect::<Vec<_>>();
         // Those that came first are the outermost.
         expect("values with room for 1", values("one"), [10].to_vec())?;
         expect("values with room for 3", values("three"), [3, 6, 10].to_vec())
@@ -168,7 +169,8 @@ pub(super) fn threads_return_each_with_its_own_values(world: &mut dyn World) -> 
         let calls: Vec<(&str, [u64; 2])> = (1..=4).map(|n| ("suite_recurse", [n * 3, 0])).collect();
         let sum = |n: u64| n * (n + 1) / 2;
         expect("results", world.call_together(&calls), [sum(3), sum(6), sum(9), sum(12)].to_vec())?;
-        let wrong = take(world)?.into_iter().find(|(_, values)| values.first() != values.get(1).map(|&n| sum(n)).as_ref());
+        let wrong =
+            take(world)?.into_iter().find(|(_, values)| values.first() != values.get(1).map(|&n| sum(n)).as_ref());
         expect("a return with another's values", wrong, None)?;
         expect_returns(world, "sum", 4 + 7 + 10 + 13)
     })
