@@ -9,6 +9,7 @@ extern crate alloc;
 mod bench;
 mod ci;
 mod guest;
+mod kernel_bench;
 mod layering;
 mod qemu;
 mod setup;
@@ -24,6 +25,8 @@ usage: cargo xtask VERB
   bench [OPTION…] measure what a hit of a probe costs, beside the kernel's; --help shows the options
   qemu [OPTION…]  build the demo kernel and boot it; --help shows the options
   guest           measure what Linux's kprobes cost, in instructions, in a guest of its own
+  bench-kernel [--markdown]
+                  measure what a hit costs in the demo kernel, in instructions, beside Linux's
   layering        check the dependency directions and the rules of the source tree
   ci              what CI runs: formatting, lints, documentation, layering, tests";
 
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
         ["bench", ref options @ ..] => bench::run_with(options),
         ["qemu", ref arguments @ ..] => return qemu::main(arguments),
         ["guest"] => guest::run(),
+        ["bench-kernel"] => kernel_bench::run(kernel_bench::Format::Text),
+        ["bench-kernel", "--markdown"] => kernel_bench::run(kernel_bench::Format::Markdown),
         ["layering"] => layering::run(),
         ["ci"] => ci::run(),
         _ => {

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use x86_64::instructions::port::Port;
 
-use crate::arch::{cpu, interrupts, ipi};
+use crate::arch::{cpu, interrupts, ipi, time};
 use crate::sched;
 
 const BASE: u16 = 0x3f8;
@@ -120,14 +120,20 @@ fn poll() -> Option<u8> {
     (inb(LINE_STATUS) & DATA_READY != 0).then(|| inb(BASE))
 }
 
-/// The next character. Somebody who types is waited for asleep; a script's next character follows at once.
+/// The next character. A script's next character follows at once, and is waited for awake; somebody who types is waited
+/// for asleep.
 fn next_character() -> u8 {
-    const PATIENCE: usize = 100;
+    const PATIENCE_NS: u64 = 5_000_000;
+    let end = time::now_ns() + PATIENCE_NS;
     loop {
-        if let Some(byte) = (0..PATIENCE).find_map(|_| poll()) {
+        if let Some(byte) = poll() {
             return byte;
         }
-        sched::sleep_ms(1);
+        if time::now_ns() < end {
+            sched::yield_now();
+        } else {
+            sched::sleep_ms(1);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ mod step;
 
 pub use path::{MAX_CHAIN, Outcome, breakpoint};
 pub use site::{Counters, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
-pub use step::{Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, resume, single_step};
+pub use step::{BOOSTED_COPY, Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, resume, single_step};
 
 /// What the hit path must know of an instruction set: where the registers keep what, and how a prepared operation is
 /// executed. How instructions are encoded is none of its business.
@@ -52,6 +52,8 @@ pub trait Isa {
     /// Makes these registers step: nothing interrupts, and with `single` the processor traps after one instruction.
     /// Gives what [`end_step`](Isa::end_step) needs to undo it.
     fn begin_step(regs: &mut Self::Regs, single: bool) -> u64;
+    /// Whether these registers make the processor trap after one instruction.
+    fn is_single_stepping(regs: &Self::Regs) -> bool;
     /// Undoes [`begin_step`](Isa::begin_step).
     fn end_step(regs: &mut Self::Regs, saved: u64);
     /// Executes a prepared operation that needs registers only; false when `op` is not one.

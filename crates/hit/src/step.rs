@@ -4,16 +4,16 @@
 //!
 //! * **emulated**: the hit path executes an operation. No copy runs, nothing can interrupt.
 //! * **boosted**: the registers go to the slot, whose copy ends with a jump to the next instruction.
-//! * **second breakpoint**: a breakpoint stands behind the copy. Its address is in the probe table too, so the trap is
-//!   recognized by itself, on whatever processor it comes.
+//! * **second breakpoint**: a breakpoint stands behind the copy. Its address is in the probe table too. At
+//!   [`BOOSTED_COPY`] the slot has another copy, which jumps back.
 //! * **single step**: the processor traps after one instruction. The trap has no address of its own: what is stepped is
-//!   kept for each processor, in [`Stepping`]. The slot is a boosted one, so a step that is given up half-way (because
-//!   of a fault, or in a handler that has interrupted another step) still ends right.
+//!   kept for each processor, in [`Stepping`]. The slot is a boosted one.
 //!
 //! While a copy is stepped nothing may interrupt, or the trap would come in somebody else's code. [`Isa::begin_step`]
 //! sees to it, and [`Isa::end_step`] restores the bits exactly. Instructions that could see or change those bits are
 //! never stepped; control emulates or boosts them. What cannot be held back (a fault of the instruction itself, an
-//! interrupt that cannot be masked) may hit further probes: they find [`Stepping`] taken, and run boosted.
+//! interrupt that cannot be masked) may hit further probes, even the same one: they find [`Stepping`] taken, and run
+//! boosted. So does a step that a fault has ended, when it goes on. A boosted copy needs no memory of itself.
 //!
 //! # A fault in the copy
 //!
@@ -30,6 +30,8 @@ use sync::primitive::{AtomicU64, Ordering};
 
 /// Slots begin at multiples of this, in hosts that publish them.
 pub const SLOT_BYTES: u64 = 64;
+/// Where in a slot with a second breakpoint the boosted copy is.
+pub const BOOSTED_COPY: u64 = SLOT_BYTES / 2;
 /// In the table's entry for the beginning of a slot, beside its site's index.
 pub const SLOT: u64 = 1 << 32;
 /// In the table's entry for a second breakpoint, beside its site's index.
@@ -96,13 +98,20 @@ pub(crate) fn over<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H
     if how & Site::EMULATE != 0 && H::Isa::execute(site.op(), regs) {
         return;
     }
-    H::Isa::set_pc(regs, site.slot.load(Ordering::Relaxed));
+    let slot = site.slot.load(Ordering::Relaxed);
+    H::Isa::set_pc(regs, slot);
     if how & (Site::SINGLE_STEP | Site::SECOND_BREAKPOINT) == 0 {
         return;
     }
-    if let Some(stepping) = host.stepping().filter(|s| s.is_free()) {
-        stepping.begin::<H::Isa>(index, how & Site::SINGLE_STEP != 0, regs);
+    match host.stepping().filter(|s| s.is_free()) {
+        Some(stepping) => stepping.begin::<H::Isa>(index, how & Site::SINGLE_STEP != 0, regs),
+        None => H::Isa::set_pc(regs, slot + boosted(how)),
     }
+}
+
+/// Where in a slot a copy is that jumps back.
+const fn boosted(how: u32) -> u64 {
+    if how & Site::SECOND_BREAKPOINT != 0 { BOOSTED_COPY } else { 0 }
 }
 
 /// Whether `address` is the second breakpoint of the site that `entry` speaks of.
@@ -159,14 +168,19 @@ pub fn displaced<H: Host>(host: &H, regs: &mut Regs<H>) -> Option<Displaced> {
     let entry = host.find(slot).filter(|entry| entry & SLOT != 0)?;
     let site = host.site(index(entry)).filter(|site| site.slot.load(Ordering::Relaxed) == slot)?;
     let (delta, pushed) = host.marks(index(entry))?.meaning(pc - slot);
-    if let Some(stepping) = host.stepping() {
+    let how = site.how.load(Ordering::Relaxed);
+    // A boosted copy may have interrupted a step of the same site: then it is not the one that ends.
+    let in_boosted = pc - slot >= boosted(how);
+    let stepped = if how & Site::SECOND_BREAKPOINT != 0 { !in_boosted } else { H::Isa::is_single_stepping(regs) };
+    if let Some(stepping) = host.stepping().filter(|_| stepped) {
         stepping.end::<H::Isa>(index(entry), regs);
     }
     let address = site.address.load(Ordering::Relaxed);
     let truth = (address.wrapping_add_signed(delta), sp.wrapping_add(pushed));
     H::Isa::set_pc(regs, truth.0);
     H::Isa::set_sp(regs, truth.1);
-    Some(Displaced { slot: (pc, sp), truth })
+    let goes_on = if in_boosted { pc } else { pc + boosted(how) };
+    Some(Displaced { slot: (goes_on, sp), truth })
 }
 
 /// The fault was handled: if the instruction is to run again, it does so where it was; else nothing is changed.

@@ -1,16 +1,36 @@
 //! The behaviour suite on the model machine, and worlds with a fault on which it must fail.
 
+use kprobes::Stepping;
 use testkit::suite::{Broken, CASES, Fault, ModelWorld, Verdict, run, run_case};
 
-#[test]
-fn the_model_machine_behaves() {
+fn behaves(stepping: Stepping) {
     let machine = ModelWorld::machine();
-    let mut world = ModelWorld::new(&machine);
+    let mut world = ModelWorld::stepping(&machine, stepping);
     let mut verdicts = Vec::new();
     let totals = run(&mut world, &mut |case, verdict| verdicts.push((case.name, verdict.clone())));
     let failed: Vec<_> = verdicts.iter().filter(|(_, verdict)| *verdict != Verdict::Passed).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(totals.passed, CASES.len());
+}
+
+#[test]
+fn the_model_machine_behaves() {
+    behaves(Stepping::Best);
+}
+
+#[test]
+fn the_model_machine_behaves_without_emulation() {
+    behaves(Stepping::Boosted);
+}
+
+#[test]
+fn the_model_machine_behaves_with_a_second_breakpoint() {
+    behaves(Stepping::SecondBreakpoint);
+}
+
+#[test]
+fn the_model_machine_behaves_when_it_steps() {
+    behaves(Stepping::SingleStep);
 }
 
 #[test]

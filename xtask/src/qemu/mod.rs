@@ -44,7 +44,6 @@ pub(crate) use options::Options;
 #[derive(Debug)]
 pub(crate) struct Run {
     /// All that came over the serial line, as text; what is no UTF-8 is replaced.
-    #[expect(dead_code, reason = "for tests and benchmarks of the kernel")]
     pub(crate) output: String,
     /// 0 for success, else the value that the kernel left with.
     pub(crate) status: u8,

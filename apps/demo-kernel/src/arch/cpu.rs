@@ -43,8 +43,10 @@ pub(crate) struct Block {
     pub(crate) nmis: AtomicU64,
     /// Timer interrupts taken.
     pub(crate) ticks: AtomicU64,
-    /// Another processor waits for us to run `ipi`'s function.
+    /// Another processor wants us to run `ipi`'s function.
     pub(crate) called: AtomicBool,
+    /// We have run it.
+    pub(crate) answered: AtomicBool,
 }
 
 impl Block {
@@ -60,6 +62,7 @@ impl Block {
             nmis: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             called: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
         }
     }
 }

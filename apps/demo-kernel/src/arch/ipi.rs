@@ -27,11 +27,12 @@ pub(crate) fn on_each_cpu(f: fn()) {
     let me = cpu::id();
     let others = || (0..cpu::MAX).filter(move |&id| id != me && cpu::online(id));
     for id in others() {
+        cpu::block(id).answered.store(false, Ordering::Relaxed);
         cpu::block(id).called.store(true, Ordering::Release);
         apic::send(id, vector::CALL);
     }
     for id in others() {
-        while cpu::block(id).called.load(Ordering::Acquire) {
+        while !cpu::block(id).answered.load(Ordering::Acquire) {
             core::hint::spin_loop();
         }
     }
@@ -39,17 +40,18 @@ pub(crate) fn on_each_cpu(f: fn()) {
     interrupts::restore(enabled);
 }
 
-/// Answers a call if there is one for this processor. Interrupts are off.
+/// Answers a call if there is one for this processor. Interrupts are off; an NMI that waits for a lock may come in
+/// between, and finds the call taken.
 pub(crate) fn service() {
     let block = cpu::this();
-    if !block.called.load(Ordering::Acquire) {
+    if !block.called.load(Ordering::Relaxed) || !block.called.swap(false, Ordering::Acquire) {
         return;
     }
     // SAFETY: `called` is set only after a function, which is an `fn()`, was stored, and the caller waits for us
     // before another one is.
     let f: fn() = unsafe { core::mem::transmute::<usize, fn()>(FUNCTION.load(Ordering::Relaxed)) };
     f();
-    block.called.store(false, Ordering::Release);
+    block.answered.store(true, Ordering::Release);
 }
 
 /// Sends processor `cpu` a non-maskable interrupt; it may be this one.

@@ -67,9 +67,7 @@ pub(crate) fn write(address: u64, bytes: &[u8]) -> Result<(), Error> {
     }
     frame_of_text(last)?;
     let mut alias = ALIAS.lock();
-    if *alias == 0 {
-        *alias = super::reserve_device_page();
-    }
+    reserve(&mut alias);
     let mut at = address;
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -79,6 +77,26 @@ pub(crate) fn write(address: u64, bytes: &[u8]) -> Result<(), Error> {
         rest = later;
     }
     Ok(())
+}
+
+fn reserve(alias: &mut u64) {
+    if *alias == 0 {
+        *alias = super::reserve_device_page();
+    }
+}
+
+/// Runs `f` as in the middle of a write to the page of `address`, for whoever wants to see that the alias is noticed.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn during_write<T>(address: u64, f: impl FnOnce() -> T) -> Result<T, Error> {
+    let frame = frame_of_text(address)?;
+    let mut alias = ALIAS.lock();
+    reserve(&mut alias);
+    paging::replace(*alias, frame | paging::DATA);
+    let result = f();
+    paging::replace(*alias, 0);
+    Ok(result)
 }
 
 fn write_page(alias: u64, address: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use linked_list_allocator::Heap;
 use super::{direct, frames};
 use crate::lock::IrqLock;
 
-const BYTES: u64 = 16 << 20;
+const BYTES: u64 = 64 << 20;
 
 struct Kernel(IrqLock<Heap>);
 

@@ -14,6 +14,7 @@ pub(super) const CHECKS: &[Check] = &[
     ("only text is written through the alias", alias_refuses),
     ("text across two pages is written", alias_crosses_pages),
     ("no page is writable and executable", audit),
+    ("a writable alias of text would be noticed", audit_notices),
 ];
 
 const UNMAPPED: u64 = 0xffff_b000_0000_0000;
@@ -123,4 +124,10 @@ fn audit() -> Result<(), &'static str> {
     // The image's text and what the checks above have allocated.
     let least = (alias::text().end - alias::text().start) / mm::PAGE + 3;
     ensure(audit.executable >= least && audit.pages > audit.executable, "pages are missing in the walk")
+}
+
+fn audit_notices() -> Result<(), &'static str> {
+    let found = alias::during_write(alias::text().start, mm::audit);
+    ensure(found.is_ok_and(|audit| audit.writable_aliases_of_executable == 1), "it was not")?;
+    ensure(mm::audit().writable_aliases_of_executable == 0, "it is still there")
 }

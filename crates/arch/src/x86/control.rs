@@ -3,7 +3,7 @@
 use super::{Space, X86};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use hit::{MARKS, Marks, OP_WORDS, Site};
+use hit::{BOOSTED_COPY, MARKS, Marks, OP_WORDS, Site};
 use isa::x86::{self, Analysis, Plan, Repair, Verdict};
 use kprobes::{Image, Stepping};
 
@@ -46,13 +46,18 @@ impl<S: Space> kprobes::Isa for X86<S> {
         let second = how & Site::SECOND_BREAKPOINT != 0;
         let made = if second { plan.body(slot) } else { plan.image(slot) }.map_err(|r| r.to_string())?;
         let mut code = made.as_slice().to_vec();
+        let mut marks = marks(plan.addr, made.marks());
         let complete = match plan.verdict {
             Verdict::Slot(plan) if can_be_stepped(&plan) => plan.bytes().len(),
             _ => 0,
         };
-        let marks = marks(plan.addr, &made);
         if second {
-            code.push(x86::BREAKPOINT);
+            let offset = BOOSTED_COPY as usize;
+            let boosted = plan.image(slot + BOOSTED_COPY).map_err(|r| r.to_string())?;
+            let moved = boosted.marks().map(|(at, original, pushed)| (at + offset, original, pushed));
+            marks = self::marks(plan.addr, made.marks().chain(moved));
+            code.resize(offset, x86::BREAKPOINT);
+            code.extend(boosted.as_slice());
         }
         Ok(Image { code, complete, marks })
     }
@@ -70,10 +75,10 @@ fn can_be_stepped(plan: &Plan) -> bool {
 
 /// What an image's offsets stand for, in the hit path's form. A target out of a mark's reach does not come before
 /// the jump to it, which cannot fault.
-fn marks(address: u64, image: &x86::Image) -> [u64; MARKS] {
+fn marks(address: u64, of: impl Iterator<Item = (usize, u64, u64)>) -> [u64; MARKS] {
     let mut marks = [0; MARKS];
     let distance = |original: u64| original.wrapping_sub(address).cast_signed();
-    let known = image.marks().filter_map(|(offset, original, pushed)| Marks::mark(offset, pushed, distance(original)));
+    let known = of.filter_map(|(offset, original, pushed)| Marks::mark(offset, pushed, distance(original)));
     marks.iter_mut().zip(known).for_each(|(to, mark)| *to = mark);
     marks
 }

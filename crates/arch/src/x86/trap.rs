@@ -40,6 +40,10 @@ impl<S: Space> hit::Isa for X86<S> {
         saved
     }
 
+    fn is_single_stepping(regs: &Regs) -> bool {
+        regs.flags & flags::TF != 0
+    }
+
     fn end_step(regs: &mut Regs, saved: u64) {
         regs.flags = (regs.flags & !STEP_FLAGS) | (saved & STEP_FLAGS);
     }

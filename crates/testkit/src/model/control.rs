@@ -3,7 +3,7 @@
 use super::interleave::{pause, wait_for_others};
 use super::{Machine, SLOT_BYTES, SLOTS, SLOTS_BYTES, TEXT};
 use hit::{Probe, Site};
-use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
+use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData, Stepping};
 use std::collections::BTreeMap;
 use sync::primitive::{AtomicU32, Ordering};
 use sync::{ActiveSet, Table};
@@ -49,6 +49,8 @@ pub struct Control<'m> {
     pub schemes: BTreeMap<u64, ReturnScheme>,
     /// Runs before each call.
     meanwhile: Option<Meanwhile<'m>>,
+    /// How instructions that are probed from now on are stepped.
+    pub stepping: Stepping,
     slots: u64,
     programs: u32,
 }
@@ -70,6 +72,7 @@ impl<'m> Control<'m> {
             patched_before_failure: 0,
             schemes: BTreeMap::new(),
             meanwhile: None,
+            stepping: Stepping::Best,
             slots: 0,
             programs: 0,
         }
@@ -154,6 +157,14 @@ impl kprobes::Host for Control<'_> {
         Ok(self.schemes.get(&start).cloned().unwrap_or(ReturnScheme::Stub))
     }
 
+    fn stepping(&self) -> Stepping {
+        self.stepping
+    }
+
+    fn publishes_slots(&self) -> bool {
+        true
+    }
+
     fn slot(&mut self, _: u64) -> Result<u64, Error> {
         self.enter(Call::Slot)?;
         if self.slots * SLOT_BYTES >= SLOTS_BYTES as u64 {
@@ -176,7 +187,7 @@ impl kprobes::Host for Control<'_> {
 
     fn store_site(&mut self, index: u32, data: &SiteData) -> Result<(), Error> {
         self.enter(Call::StoreSite)?;
-        data.store(self.site(index)?, None);
+        data.store(self.site(index)?, self.machine.tables.marks.get(index as usize));
         Ok(())
     }
 

@@ -252,8 +252,29 @@ impl Machine {
                 Service::Choose(number) => runtime.choose(self, cpu, number),
                 builtin_service => builtin(self, cpu, builtin_service, runtime),
             }
-        } else if self.execute(cpu).is_none() {
-            cpu.end = Some(End::Faulted(at));
+        } else {
+            let single = cpu.regs.flags & x86::flags::TF != 0;
+            if self.execute(cpu).is_none() {
+                return self.fault(cpu);
+            }
+            if single {
+                self.debug(cpu);
+            }
+        }
+    }
+
+    /// An instruction cannot be executed: where that is in truth.
+    fn fault(&self, cpu: &mut Cpu) {
+        let trap = Trap::new(self, cpu.id, cpu.signal);
+        hit::displaced(&trap, &mut cpu.regs);
+        cpu.end = Some(End::Faulted(cpu.regs.rip));
+    }
+
+    /// The trap that comes after an instruction with the trap flag.
+    fn debug(&self, cpu: &mut Cpu) {
+        let trap = Trap::new(self, cpu.id, cpu.signal);
+        if hit::single_step(&trap, &mut cpu.regs) == Outcome::Foreign {
+            cpu.end = Some(End::Killed(cpu.regs.rip));
         }
     }
 

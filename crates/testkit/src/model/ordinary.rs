@@ -82,9 +82,9 @@ fn wide(code: &[u8], relative: &dyn Fn([u8; 4]) -> u64, regs: &mut Regs, memory:
             let (to, operation) = fields(modrm);
             let carry = regs.flags & flags::CF;
             if operation == 0 {
-                add(regs, to, 1)
+                add(regs, to, 1);
             } else {
-                subtract(regs, to, 1)
+                subtract(regs, to, 1);
             }
             regs.flags = regs.flags & !flags::CF | carry;
         }

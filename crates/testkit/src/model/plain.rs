@@ -1,7 +1,7 @@
 //! Zeroed plain data: the probe table's structures, some of which only a host can make, out of zeroed memory.
 
 use hit::returns::{Instance, Pool};
-use hit::{Probe, Site};
+use hit::{Marks, Probe, Site};
 use sync::Bucket;
 use sync::primitive::AtomicU64;
 
@@ -21,6 +21,8 @@ pub unsafe trait Whole: Plain {}
 
 // SAFETY: atomic integers only.
 unsafe impl Plain for Site {}
+// SAFETY: atomic integers only.
+unsafe impl Plain for Marks {}
 // SAFETY: atomic integers only.
 unsafe impl Plain for Probe {}
 // SAFETY: atomic integers only.

@@ -3,7 +3,7 @@
 use super::plain::{words, zeroed};
 use super::{STUB_STRIDE, STUBS};
 use hit::returns::{Instance, Pool, Returns};
-use hit::{Counters, Probe, Site};
+use hit::{Counters, Marks, Probe, Site, Stepping};
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 use sync::{Bucket, WINDOW};
 
@@ -14,6 +14,10 @@ pub struct Tables {
     pub buckets: Box<[Bucket]>,
     /// Sites.
     pub sites: Box<[Site]>,
+    /// What sites' slots mean.
+    pub marks: Box<[Marks]>,
+    /// The steps that threads are in the middle of: by identity, as if each had a processor of its own.
+    pub steppings: Box<[Stepping]>,
     /// Probes.
     pub probes: Box<[Probe]>,
     /// Counters, by id.
@@ -33,6 +37,8 @@ impl Tables {
         Self {
             buckets: zeroed(256),
             sites: zeroed(128),
+            marks: zeroed(128),
+            steppings: (0..16).map(|_| Stepping::new()).collect(),
             probes: zeroed(512),
             counters: (0..128).map(|_| Counters::new()).collect(),
             active: (0..4 * WINDOW).map(|_| AtomicU64::new(0)).collect(),

@@ -4,7 +4,7 @@ use super::interleave::{pause, wait_for_others};
 use super::machine::lock;
 use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, SIGNAL_FRAME_SP, X86};
 use hit::returns::{Instance, Returns, SideStack};
-use hit::{Cause, Counters, Host, Next, Probe, Site};
+use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Stepping};
 use isa::x86::{BREAKPOINT, Regs, gpr};
 use sync::primitive::{AtomicU64, Ordering};
 use sync::{ActiveSet, Table};
@@ -181,6 +181,19 @@ impl Host for Trap<'_> {
             self.call(function, regs);
         }
         self.machine.record(event(probe, regs, self.thread, cause))
+    }
+
+    fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
+        self.internal(probe, regs.rip, regs)
+    }
+
+    fn stepping(&self) -> Option<&Stepping> {
+        pause();
+        self.machine.tables.steppings.get(usize::try_from(self.thread).ok()? % self.machine.tables.steppings.len())
+    }
+
+    fn marks(&self, index: u64) -> Option<&Marks> {
+        self.machine.tables.marks.get(usize::try_from(index).ok()?)
     }
 
     fn internal(&self, probe: &Probe, _: u64, regs: &mut Regs) -> Next {

@@ -143,7 +143,7 @@ mod tests {
             0
         }
         fn define(&mut self, lines: &[&str]) -> Result<(), Refusal> {
-            self.0.extend(lines.iter().map(|l| (*l).to_owned()));
+            self.0.extend(lines.iter().map(|l| String::from(*l)));
             Ok(())
         }
         fn remove(&mut self, events: &[&str]) -> Result<(), String> {

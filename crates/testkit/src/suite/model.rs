@@ -6,7 +6,7 @@ use crate::model::{Control, Cpu, End, Event, Machine, Program, STACK_BYTES, zero
 use events::{Definition, Kind, Place, Resolve, Schema, Value, compile, decode, parse};
 use hit::Counters;
 use isa::x86::gpr;
-use kprobes::{Handle, ProbeKind, Registry, Request};
+use kprobes::{Handle, ProbeKind, Registry, Request, Stepping};
 use std::collections::BTreeMap;
 use sync::primitive::Ordering;
 
@@ -16,6 +16,8 @@ const INSTANCES: usize = 256;
 const DEFAULT_MAXACTIVE: u32 = 128;
 /// Counters. An event that is defined gets fresh ones; they are used again as late as can be.
 const COUNTERS: usize = 1 << 12;
+/// Probed instructions, one for each of the program's at least.
+const SITES: usize = 256;
 /// Stacks, and so threads.
 const STACKS: u64 = 8;
 /// Where the first stack is, and how far the next.
@@ -68,7 +70,8 @@ impl<'m> ModelWorld<'m> {
         }
         let mut machine = Machine::new(program, INSTANCES);
         machine.tables.counters = (0..COUNTERS).map(|_| Counters::new()).collect();
-        machine.tables.sites = zeroed(256);
+        machine.tables.sites = zeroed(SITES);
+        machine.tables.marks = zeroed(SITES);
         machine.tables.buckets = zeroed(1024);
         for stack in 0..STACKS {
             machine.add_stack(STACK + stack * STACK_DISTANCE);
@@ -88,6 +91,14 @@ impl<'m> ModelWorld<'m> {
             next: 0,
             given: 0,
         }
+    }
+
+    /// The same, where instructions take their effect in this way as far as they can.
+    #[must_use]
+    pub fn stepping(machine: &'m Machine, stepping: Stepping) -> Self {
+        let mut world = Self::new(machine);
+        world.control.stepping = stepping;
+        world
     }
 
     /// The event of that name: where it is among those defined, and its id.

@@ -49,7 +49,7 @@ pub(super) fn the_stack_is_recorded_as_the_function_sees_it(world: &mut dyn Worl
 pub(super) fn a_record_bears_the_address_of_its_probe(world: &mut dyn World) -> Outcome {
     let ret = offset_of("suite_leaf", 3)?;
     let leaf = world.address("suite_leaf");
-    with(world, &[format!("p:entry suite_leaf"), format!("p:last suite_leaf+{ret}")], |world| {
+    with(world, &["p:entry suite_leaf".into(), format!("p:last suite_leaf+{ret}")], |world| {
         call(world, "suite_leaf", [1, 0], 2)?;
         let addresses: Vec<u64> = world.records().iter().map(|r| r.address).collect();
         expect("addresses", addresses, [leaf, leaf + ret].to_vec())
