@@ -1,12 +1,18 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
+use std::process::Command;
+
 use anyhow::Result;
 
-use crate::shell::{root, run_cargo};
-use crate::{layering, setup};
+use crate::shell::{self, cargo, root, run_cargo};
+use crate::{layering, qemu, setup};
 
-/// The agent is no member of the workspace: freestanding, with a build of its own.
+/// What is freestanding is no member of the workspace: it has a build of its own.
 const AGENT: &str = "apps/agent/Cargo.toml";
+const KERNEL: &str = "apps/demo-kernel";
+/// What every kernel can use.
+const BARE: (&str, &[&str]) =
+    ("x86_64-unknown-none", &["isa", "sync", "hit", "kprobes", "events", "arch", "host-bare"]);
 const DENY: (&str, &str) = ("RUSTDOCFLAGS", "-D warnings");
 
 /// Installs what the tests need and runs them, optimised: probes must survive optimised code, their own included.
@@ -17,6 +23,7 @@ const DENY: (&str, &str) = ("RUSTDOCFLAGS", "-D warnings");
 pub(crate) fn test(slow: bool) -> Result<()> {
     setup::run();
     run_cargo(&["test", "--workspace", "--release"], &[])?;
+    qemu::checks::run()?;
     if slow {
         run_cargo(&["test", "--workspace", "--release", "--", "--ignored"], &[])?;
     }
@@ -37,6 +44,23 @@ pub(crate) fn model() -> Result<()> {
     )
 }
 
+/// What a kernel links builds without an operating system, and the kernel itself is clean.
+fn bare() -> Result<()> {
+    if let Err(skipped) = setup::for_kernel() {
+        println!("{skipped}");
+        return Ok(());
+    }
+    let (target, crates) = BARE;
+    for name in crates {
+        run_cargo(&["build", "--release", "--target", target, "-p", name], &[])?;
+    }
+    run_cargo(&["fmt", "--manifest-path", &format!("{KERNEL}/Cargo.toml"), "--check"], &[])?;
+    // In its own folder, where its flags are.
+    let folder = root().join("target/demo-kernel");
+    let lint = ["clippy", "--release", "--", "-D", "warnings"];
+    shell::run(Command::new(cargo()).args(lint).env("CARGO_TARGET_DIR", folder).current_dir(root().join(KERNEL)))
+}
+
 /// Everything that must hold for a change.
 ///
 /// # Errors
@@ -50,6 +74,7 @@ pub(crate) fn run() -> Result<()> {
         run_cargo(&["fmt", "--manifest-path", AGENT, "--check"], &[])?;
         run_cargo(&["clippy", "--manifest-path", AGENT, "--release", "--", "-D", "warnings"], &[])?;
     }
+    bare()?;
     layering::run()?;
     model()?;
     test(false)

@@ -24,6 +24,7 @@ usage: cargo xtask VERB
   test [--slow]   setup, then all tests (with --slow also those that take more than a minute)
   bench [OPTION…] measure what a hit of a probe costs, beside the kernel's; --help shows the options
   qemu [OPTION…]  build the demo kernel and boot it; --help shows the options
+  kernel-tests    boot it and run the tests inside it, on 1, 2 and 4 processors
   guest           measure what Linux's kprobes cost, in instructions, in a guest of its own
   bench-kernel [--markdown]
                   measure what a hit costs in the demo kernel, in instructions, beside Linux's
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ["test", "--slow"] => ci::test(true),
         ["bench", ref options @ ..] => bench::run_with(options),
         ["qemu", ref arguments @ ..] => return qemu::main(arguments),
+        ["kernel-tests"] => qemu::checks::run(),
         ["guest"] => guest::run(),
         ["bench-kernel"] => kernel_bench::run(kernel_bench::Format::Text),
         ["bench-kernel", "--markdown"] => kernel_bench::run(kernel_bench::Format::Markdown),

@@ -182,7 +182,7 @@ impl<K: Kernel> Control<K> {
         let mut refused = Vec::new();
         let mut requests = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let request = Request { address, kind: kind.clone(), id: 0, record: false, program: Vec::new() };
+            let request = Request { address, kind: *kind, id: 0, record: false, program: Vec::new() };
             match self.registry.check(&mut self.target, &request) {
                 Ok(_) => requests.push(request),
                 Err(error) => refused.push((address, error.into())),

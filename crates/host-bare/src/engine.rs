@@ -88,13 +88,6 @@ impl<K: Kernel> Engine<K> {
         hit::displaced(&self.host()?, regs)
     }
 
-    /// A fault is handled, and execution is about to go on at `regs`.
-    pub fn after_fault(&self, displaced: Option<Displaced>, regs: &mut Regs) {
-        if let Some(displaced) = displaced {
-            hit::resume::<X86<KernelSpace<K>>>(displaced, regs);
-        }
-    }
-
     /// A fault that nobody handles: if a probe's handler has raised it, that handler is ended and its probe is off.
     pub fn contain(&self, regs: &mut Regs) -> bool {
         let contained = self.processor().is_some_and(|p| p.recovery.recover(regs));
@@ -113,6 +106,26 @@ impl<K: Kernel> Engine<K> {
 
     fn host(&self) -> Option<TrapHost<'_, K>> {
         Some(TrapHost { engine: self, processor: self.processor()? })
+    }
+}
+
+/// A fault, before anybody looks at it: see [`Engine::fault`].
+pub fn fault<K: Kernel>(regs: &mut Regs) -> Option<Displaced> {
+    K::engine()?.fault(regs)
+}
+
+/// A fault is handled, and execution is about to go on at `regs`: if that is the instruction that has faulted, it runs
+/// again where it was.
+pub fn after_fault<K: Kernel>(displaced: Option<Displaced>, regs: &mut Regs) {
+    if let Some(displaced) = displaced {
+        hit::resume::<X86<KernelSpace<K>>>(displaced, regs);
+    }
+}
+
+/// The running thread ends: see [`Engine::thread_exit`].
+pub fn thread_exit<K: Kernel>() {
+    if let Some(engine) = K::engine() {
+        engine.thread_exit();
     }
 }
 

@@ -30,7 +30,7 @@
 //! # Faults
 //!
 //! A fault of a displaced instruction looks to the kernel as if it had happened in place: its fault handler calls
-//! [`Engine::fault`] first and [`Engine::after_fault`] last (see [`hit::displaced`]). So exception tables, demand paging
+//! [`fault`] first and [`after_fault`] last (see [`hit::displaced`]). So exception tables, demand paging
 //! and crash messages work with true addresses. A fault in a probe's handler ends that handler, not the kernel:
 //! [`Engine::contain`].
 //!
@@ -66,7 +66,7 @@ mod trap;
 
 pub use control::Control;
 pub use die::{Chain, Die, FIRST, Notifier, Verdict, notify};
-pub use engine::{Engine, Global, Limits};
+pub use engine::{Engine, Global, Limits, after_fault, fault, thread_exit};
 pub use error::Error;
 pub use handler::Handler;
 pub use hit::{Displaced, Next, Outcome};

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_row_that_cannot_be_is_refused() {
-        for row in ["row|pre|lea|boosted|0|0|100|2950", "row|pre|lea|boosted|0|10|100|99", "row|pre", "row|a|b|c|d|e|f|g"]
+        for row in
+            ["row|pre|lea|boosted|0|0|100|2950", "row|pre|lea|boosted|0|10|100|99", "row|pre", "row|a|b|c|d|e|f|g"]
         {
             assert!(Figures::parse(row).is_err(), "{row}");
         }

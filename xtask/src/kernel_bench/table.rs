@@ -97,7 +97,8 @@ fn cells(line: &Line) -> [String; 11] {
 
 fn headings(lines: &[Line]) -> [String; 11] {
     let company = format!("+{}", lines.first().map_or(0, |line| line.others));
-    ["probe", "on", "placed", "ours", &company, "Linux", "alone", &company, "ratio", &company, "goal"].map(str::to_owned)
+    ["probe", "on", "placed", "ours", &company, "Linux", "alone", &company, "ratio", &company, "goal"]
+        .map(str::to_owned)
 }
 
 /// Which columns hold numbers.
@@ -138,9 +139,11 @@ pub(super) fn text(lines: &[Line], linux: Option<&str>) -> String {
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths).zip(NUMBERS);
-        let padded = cells.map(|((cell, &width), number)| {
-            if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
+        let padded = cells.map(
+            |((cell, &width), number)| {
+                if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            },
+        );
         text += padded.collect::<Vec<_>>().join("  ").trim_end();
         text.push('\n');
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Violation;
-use crate::shell::{cargo, output, root};
+use crate::shell::{cargo, output};
 
 /// What may be depended on, for builds. A crate that is not listed may depend on none of ours.
 const ALLOWED: &[(&str, &[&str])] = &[

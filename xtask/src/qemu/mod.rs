@@ -22,6 +22,7 @@
 //! | the time is over | an error, with the last lines of the output |
 
 mod build;
+pub(crate) mod checks;
 mod closure;
 mod disk;
 mod machine;

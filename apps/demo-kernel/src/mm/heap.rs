@@ -1,4 +1,4 @@
-//! The heap: 16 MiB of the direct map, behind a lock that keeps interrupts off.
+//! The heap: 64 MiB of the direct map, behind a lock that keeps interrupts off.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;

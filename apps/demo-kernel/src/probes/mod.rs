@@ -43,7 +43,7 @@ pub(crate) fn init() -> Result<(), Error> {
     unsafe { *CONTROL.control.get() = Some(control) };
     CONTROL.taken.store(false, Ordering::Release);
     hooks::CHAIN.register(&hooks::KPROBES);
-    sched::set_exit_hook(hooks::on_thread_exit);
+    sched::set_exit_hook(host_bare::thread_exit::<Demo>);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Demand-zero memory: each page is mapped by the page fault that its first touch raises.
 //!
-//! Memory of that kind is never given back. So that the workload can be run for hours, all runs together use one
-//! window, round and round, and leave its pages empty as they were.
+//! So that the workload can be run for hours, all runs together use one window, round and round, and give its pages
+//! back, to fault again.
 
 use alloc::format;
 use alloc::string::String;
@@ -27,7 +27,10 @@ pub(super) fn run() -> Result<u64, String> {
     if let Some(used) = pages().find(|page| swap(*page, page ^ PAGE) != 0) {
         return Err(format!("the page at {used:#x} was not empty"));
     }
-    Ok(pages().filter(|page| swap(*page, 0) == page ^ PAGE).count() as u64)
+    let kept = pages().filter(|page| swap(*page, 0) == page ^ PAGE).count() as u64;
+    // SAFETY: the range is part of the reserved window, and of this run alone.
+    unsafe { lazy::release(start, PAGES * PAGE) };
+    Ok(kept)
 }
 
 #[inline(never)]

@@ -295,7 +295,7 @@ impl World for Process {
 
     /// A definition takes some ten milliseconds here; `attach` does a hundred rounds.
     fn repetitions(&self, wanted: usize) -> usize {
-        wanted.min(20)
+        wanted.min(10)
     }
 
     fn can(&self, ability: Ability) -> bool {

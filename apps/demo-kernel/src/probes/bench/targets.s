@@ -69,7 +69,7 @@
 .endm
 
 .macro bench_series symbol, one, count, size
-    .balign 64
+    .balign \size
 .global \symbol
 \symbol:
     .set bench_index, 0

@@ -297,7 +297,10 @@ impl Area {
         // SAFETY: the run has ended.
         let run = unsafe { *BENCH.run.get() };
         let (end, regs, segments) = (run.why, run.end, run.segments);
-        let (data, stack) = (digest(memory().0.into_iter()), digest(above(regs.rsp())));
+        // SAFETY: as above; nobody writes while these references live.
+        let (data, window) = unsafe { (&(*BENCH.data.get()).0, &*window) };
+        let below = regs.rsp().saturating_sub(stack()).div_ceil(8).min(STACK_WORDS as u64);
+        let (data, stack) = (digest(data), digest(&window[below as usize..]));
         Outcome { end, regs, segments, data, stack }
     }
 }
@@ -319,12 +322,6 @@ impl Drop for Area {
 pub(super) fn memory() -> ([u64; DATA_WORDS], [u64; STACK_WORDS]) {
     // SAFETY: nobody runs.
     unsafe { ((*BENCH.data.get()).0, (stack() as *const [u64; STACK_WORDS]).read()) }
-}
-
-/// The words of the stack's window that are not below `rsp`.
-fn above(rsp: u64) -> impl Iterator<Item = u64> {
-    let below = rsp.saturating_sub(stack()).div_ceil(8).min(STACK_WORDS as u64);
-    memory().1.into_iter().skip(below as usize)
 }
 
 /// Slots that hold `code`.

@@ -74,11 +74,12 @@ fn faults_in_disorder(_: &mut Regs) -> Next {
 
 #[inline(never)]
 fn descend(levels: u64) -> u64 {
-    if levels == 0 {
-        // SAFETY: faults.
-        unsafe { asm!("ud2") };
+    if levels > 0 {
+        return core::hint::black_box(descend(levels - 1)) + 1;
     }
-    core::hint::black_box(descend(levels - 1)) + 1
+    // SAFETY: faults.
+    unsafe { asm!("ud2") };
+    0
 }
 
 fn faults_deep_down(regs: &mut Regs) -> Next {

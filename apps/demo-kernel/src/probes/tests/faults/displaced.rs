@@ -3,7 +3,6 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::Range;
-use core::sync::atomic::Ordering::Relaxed;
 
 use host_bare::{Next, Regs};
 use isa::x86::{flags, gpr};
@@ -11,10 +10,10 @@ use isa::x86::{flags, gpr};
 use super::STEPPINGS;
 use super::programs::{self, Outcome, PAGES, Program, Registers, like, memory, program, run};
 use crate::arch::trap::{self, Frame};
+use crate::ksyms;
 use crate::mm::{PAGE, alias};
 use crate::probes::tests::{check, counts, define, remove, same, stepping};
 use crate::probes::with_control;
-use crate::ksyms;
 
 /// The kernel's handling of what is not in the exception table; the frame is its first argument, `cr2` its second.
 const FAULT: &str = "demo_kernel::arch::trap::fault";

@@ -1,0 +1,46 @@
+//! `cargo xtask kernel-tests`: everything that is checked by booting the demo kernel.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{Kernel, Options, Run, closure};
+use crate::setup;
+
+/// The documents' example: a return probe on `sys_open` sees a failure.
+const EXAMPLE: &str = include_str!("../../../apps/demo-kernel/scripts/open-failures");
+/// What its trace must contain.
+const SEEN: &str = "<- sys_open) arg1=-2";
+/// On how many processors the tests run.
+const PROCESSORS: [u32; 3] = [1, 2, 4];
+/// How long all tests may take on one machine, which may be busy with others.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// Builds the kernel, checks what a trap runs, and runs the example and all tests in it.
+///
+/// # Errors
+///
+/// At the first thing that is wrong. Without QEMU, nothing is checked and that is said.
+pub(crate) fn run() -> Result<()> {
+    if let Err(skipped) = setup::for_kernel() {
+        println!("{skipped}");
+        return Ok(());
+    }
+    let kernel = Kernel::build()?;
+    closure::run(&kernel)?;
+    let example = script(&kernel, EXAMPLE, 2)?;
+    ensure!(example.output.contains(SEEN), "the example's trace does not show the failure: no `{SEEN}`");
+    // The negative control of that: without the probe there is no such line.
+    let silent = script(&kernel, "expect-error cat /etc/missing\ntrace\nhalt\n", 2)?;
+    ensure!(!silent.output.contains(SEEN), "a failure was traced without a probe");
+    for processors in PROCESSORS {
+        script(&kernel, "test\nhalt\n", processors)?;
+    }
+    Ok(())
+}
+
+fn script(kernel: &Kernel, script: &str, processors: u32) -> Result<Run> {
+    let run = kernel.run(script, &Options { processors, timeout: PATIENCE, ..Options::default() })?;
+    ensure!(run.status == 0, "the kernel says that something went wrong, on {processors} processors");
+    Ok(run)
+}
