@@ -13,6 +13,7 @@ fn main() {
         println!("cargo:rustc-link-arg-bins={arg}");
     }
     corpus(Path::new(&folder));
+    write("suite.s", &testkit::suite::assembly());
     println!("cargo:rerun-if-changed=link.ld");
     println!("cargo:rerun-if-changed=build.rs");
 }
@@ -36,6 +37,11 @@ fn corpus(folder: &Path) {
         }
     }
     table.push_str("]\n");
+    write("corpus.rs", &table);
+}
+
+/// Writes a file for the kernel to include.
+fn write(name: &str, text: &str) {
     let out = env::var_os("OUT_DIR").expect("cargo sets it");
-    fs::write(Path::new(&out).join("corpus.rs"), table).expect("the folder is ours");
+    fs::write(Path::new(&out).join(name), text).expect("the folder is ours");
 }

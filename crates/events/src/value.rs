@@ -41,6 +41,19 @@ pub enum Value {
     Truncated,
 }
 
+impl Value {
+    /// A number as it would be in a register, sign-extended; `None` for what is no number or could not be read.
+    #[must_use]
+    pub const fn number(&self) -> Option<u64> {
+        match *self {
+            Self::Unsigned(n) | Self::Hex(n) | Self::Bits(n) | Self::Symbol(n) | Self::SymbolString(n) => Some(n),
+            Self::Signed(n) => Some(n.cast_unsigned()),
+            Self::Char(n) => Some(n as u64),
+            Self::Str { .. } | Self::Array(_) | Self::Fault | Self::Truncated => None,
+        }
+    }
+}
+
 /// Reads a payload that [`run`](crate::run()) wrote by the program that `schema` belongs to: one value for each argument.
 ///
 /// Bytes that make no sense give [`Value::Truncated`] for that argument and those after it.

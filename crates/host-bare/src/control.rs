@@ -242,6 +242,18 @@ impl<K: Kernel> Control<K> {
         Ok(())
     }
 
+    /// Removes events, all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEvent`] for the first that there is not, or when the text cannot be written.
+    pub fn remove_events(&mut self, names: &[&str]) -> Result<(), Error> {
+        match names.iter().find(|name| self.find(None, name).is_none()) {
+            Some(name) => Err(Error::NoEvent((*name).to_string())),
+            None => names.iter().try_for_each(|name| self.remove(None, name)),
+        }
+    }
+
     /// Removes all events.
     ///
     /// # Errors

@@ -64,7 +64,7 @@ mod record;
 mod tables;
 mod trap;
 
-pub use control::Control;
+pub use control::{Control, Record};
 pub use die::{Chain, Die, FIRST, Notifier, Verdict, notify};
 pub use engine::{Engine, Global, Limits, after_fault, fault, thread_exit};
 pub use error::Error;

@@ -185,7 +185,7 @@ impl Process {
         records.sort_by_key(|record| record.time);
         self.records.extend(records.into_iter().filter_map(|record| {
             let event = self.defined.get(record.event)?;
-            let values = decode(&event.schema, &record.payload).iter().map(number).collect();
+            let values = decode(&event.schema, &record.payload).iter().map(Value::number).collect();
             Some(Record { event: event.name.clone(), address: record.address, values })
         }));
     }
@@ -223,15 +223,6 @@ impl Drop for Process {
         // It is our own child, and ends whatever state it is in.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A recorded number as it would be in a register.
-fn number(value: &Value) -> Option<u64> {
-    match *value {
-        Value::Unsigned(n) | Value::Hex(n) => Some(n),
-        Value::Signed(n) => Some(n.cast_unsigned()),
-        _ => None,
     }
 }
 

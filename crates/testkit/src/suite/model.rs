@@ -181,16 +181,6 @@ fn compiled(definition: &Definition) -> Result<(Vec<u8>, Schema), String> {
     compile(definition, &NoSymbols).map(|p| (p.code, p.schema)).map_err(|e| e.to_string())
 }
 
-/// A recorded number as it would be in a register.
-fn number(value: &Value) -> Option<u64> {
-    match *value {
-        Value::Unsigned(n) | Value::Hex(n) | Value::Bits(n) | Value::Symbol(n) => Some(n),
-        Value::Signed(n) => Some(n.cast_unsigned()),
-        Value::Char(c) => Some(u64::from(c)),
-        _ => None,
-    }
-}
-
 /// The result of a call that has ended as it must.
 fn result(function: &str, cpu: &Cpu, stack_pointer: u64) -> u64 {
     assert_eq!(cpu.end, Some(End::Exited), "{function} must return");
@@ -264,7 +254,7 @@ impl World for ModelWorld<'_> {
         let decoded = records.into_iter().filter_map(|(event, payload)| {
             let known = self.known.get(&event.id())?;
             let address = if let Event::Hit { address, .. } = event { address } else { known.address };
-            let values = decode(&known.schema, &payload).iter().map(number).collect();
+            let values = decode(&known.schema, &payload).iter().map(Value::number).collect();
             Some(Record { event: known.name.clone(), address, values })
         });
         decoded.collect()

@@ -45,7 +45,7 @@ const GROUPS: &[(&str, &[Test])] = &[
 /// Runs the tests whose `GROUP::NAME` contains `wanted`.
 pub(super) fn run(wanted: &str) -> Result<(), String> {
     let text = text();
-    let (mut passed, mut failed) = suite::run(wanted, &text);
+    let (mut passed, mut failed) = suite::run(wanted);
     for (group, tests) in GROUPS {
         for test in tests.iter().filter(|t| format!("{group}::{}", t.name).contains(wanted)) {
             let result = (test.run)().and_then(|()| leaves_nothing(&text));

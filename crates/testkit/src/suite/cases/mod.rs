@@ -57,6 +57,7 @@ const COMMON: &[Case] = cases! {
         a_tail_call_returns_for_both_functions,
         functions_that_tail_call_each_other_return_once_for_each_activation,
         activations_beyond_maxactive_are_missed,
+        a_return_probe_that_missed_watches_as_many_again_afterwards,
         an_instance_is_free_again_after_its_return,
         a_function_whose_first_instruction_is_of_any_class_returns,
         a_function_that_pops_its_arguments_returns,

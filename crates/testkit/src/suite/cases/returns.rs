@@ -27,7 +27,7 @@ pub(super) fn an_error_is_recorded_as_it_is_returned(world: &mut dyn World) -> O
 }
 
 pub(super) fn a_recursion_returns_from_the_innermost_outwards(world: &mut dyn World) -> Outcome {
-    with(world, &["r:sum suite_recurse $retval $arg1"], |world| {
+    with(world, &["r64:sum suite_recurse $retval $arg1"], |world| {
         call(world, "suite_recurse", [4, 0], 10)?;
         let expected: [(&str, &[u64]); 5] =
             [("sum", &[0, 0]), ("sum", &[1, 1]), ("sum", &[3, 2]), ("sum", &[6, 3]), ("sum", &[10, 4])];
@@ -77,6 +77,17 @@ pub(super) fn activations_beyond_maxactive_are_missed(world: &mut dyn World) -> 
         // Those that came first are the outermost.
         expect("values with room for 1", values("one"), [10].to_vec())?;
         expect("values with room for 3", values("three"), [3, 6, 10].to_vec())
+    })
+}
+
+pub(super) fn a_return_probe_that_missed_watches_as_many_again_afterwards(world: &mut dyn World) -> Outcome {
+    with(world, &["r2:two suite_recurse"], |world| {
+        for round in 1..=5 {
+            call(world, "suite_recurse", [4, 0], 10)?;
+            let expected = Counts { hits: 2 * round, missed: 3 * round, returned: 2 * round, ..Counts::default() };
+            expect("counts", counts(world, "two")?, expected)?;
+        }
+        take(world).map(drop)
     })
 }
 
@@ -165,7 +176,7 @@ pub(super) fn a_probe_on_the_return_instruction_comes_before_the_return_probe(wo
 }
 
 pub(super) fn threads_return_each_with_its_own_values(world: &mut dyn World) -> Outcome {
-    with(world, &["r:sum suite_recurse $retval $arg1"], |world| {
+    with(world, &["r64:sum suite_recurse $retval $arg1"], |world| {
         let calls: Vec<(&str, [u64; 2])> = (1..=4).map(|n| ("suite_recurse", [n * 3, 0])).collect();
         let sum = |n: u64| n * (n + 1) / 2;
         expect("results", world.call_together(&calls), [sum(3), sum(6), sum(9), sum(12)].to_vec())?;

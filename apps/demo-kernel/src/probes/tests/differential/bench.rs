@@ -299,8 +299,7 @@ impl Area {
         let (end, regs, segments) = (run.why, run.end, run.segments);
         // SAFETY: as above; nobody writes while these references live.
         let (data, window) = unsafe { (&(*BENCH.data.get()).0, &*window) };
-        let below = regs.rsp().saturating_sub(stack()).div_ceil(8).min(STACK_WORDS as u64);
-        let (data, stack) = (digest(data), digest(&window[below as usize..]));
+        let (data, stack) = (digest(data.iter().copied()), digest(above(window, regs.rsp())));
         Outcome { end, regs, segments, data, stack }
     }
 }
@@ -322,6 +321,14 @@ impl Drop for Area {
 pub(super) fn memory() -> ([u64; DATA_WORDS], [u64; STACK_WORDS]) {
     // SAFETY: nobody runs.
     unsafe { ((*BENCH.data.get()).0, (stack() as *const [u64; STACK_WORDS]).read()) }
+}
+
+/// The bytes of the stack's window that are not below `rsp`.
+fn above(window: &[u64; STACK_WORDS], rsp: u64) -> impl Iterator<Item = u64> {
+    let below = rsp.saturating_sub(stack()).min(8 * STACK_WORDS as u64);
+    let (words, bytes) = ((below / 8) as usize, below % 8 * 8);
+    let first = window.get(words).map(|word| word >> bytes);
+    first.into_iter().chain(window.iter().skip(words + 1).copied())
 }
 
 /// Slots that hold `code`.

@@ -168,10 +168,8 @@ impl Chunk<'_> {
     }
 
     fn seed(&self, cell: usize, state: u64) -> u64 {
-        let bytes = self.forms[cell].bytes();
-        let mut words = [0; 16];
-        words.iter_mut().zip(bytes).for_each(|(word, &byte)| *word = u64::from(byte));
-        Random::new(SEED ^ digest(&words) ^ state << 48).next()
+        let bytes = self.forms[cell].bytes().iter().map(|&byte| u64::from(byte));
+        Random::new(SEED ^ digest(bytes) ^ state << 48).next()
     }
 
     /// Runs the form of a cell from each state.
@@ -242,6 +240,7 @@ impl Summary {
             return;
         }
         self.failed += 1;
+        crate::println!("DIFF {form:?} {way:?} {:?}", fields(native, &probed));
         if self.differences.len() < KEPT {
             let fields = fields(native, &probed);
             let (form, address, native) = (*form, bench::address(cell), *native);

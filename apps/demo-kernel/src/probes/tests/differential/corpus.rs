@@ -58,7 +58,8 @@ fn needs(assembly: &str) -> Needs {
         () if first(&["popf", "popfq"]) => Needs::FLAGS_TOP,
         () if assembly == "pop rsp" => Needs::POINTER_TOP,
         () if first(&["div", "idiv"]) => Needs::DIVIDES,
-        () if assembly.contains("cmpxchg") => Needs::EQUAL,
+        () if assembly.contains("cmpxchg") => Needs::EQUAL.and(Needs::ALIGNED),
+        () if assembly.contains("lock") || assembly.contains("xchg") => Needs::ALIGNED,
         () => Needs::NOTHING,
     };
     needs.and(Needs::SMALL_RCX)

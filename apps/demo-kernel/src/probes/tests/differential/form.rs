@@ -28,6 +28,8 @@ impl Needs {
     pub(super) const EQUAL: Self = Self(64);
     /// A quotient often fits.
     pub(super) const DIVIDES: Self = Self(128);
+    /// Memory is accessed at a multiple of the operand's size.
+    pub(super) const ALIGNED: Self = Self(256);
 
     /// Whether all of `other` is asked for.
     pub(super) const fn has(self, other: Self) -> bool {

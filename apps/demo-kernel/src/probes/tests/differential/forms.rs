@@ -29,10 +29,31 @@ const PLACES: [Place; 9] = [
     Place::Indexed(8, 9, 1, 64),
     Place::Base(RSI, 256),
 ];
-/// Widths of operands: prefix, REX.W, and what is added to the opcode of bytes.
-const WIDTHS: [(&[u8], bool, u8); 4] = [(&[], false, 0), (&[0x66], false, 1), (&[], false, 1), (&[], true, 1)];
+const WIDTHS: [Width; 4] = [
+    Width { prefix: &[], wide: false, w: 0 },
+    Width { prefix: &[0x66], wide: false, w: 1 },
+    Width { prefix: &[], wide: false, w: 1 },
+    Width { prefix: &[], wide: true, w: 1 },
+];
 /// An immediate value as it is written in one, two and four bytes.
 const VALUE: [u8; 4] = [0x95, 0x12, 0x34, 0xA6];
+
+/// A width of operands.
+#[derive(Clone, Copy)]
+struct Width {
+    prefix: &'static [u8],
+    /// REX.W.
+    wide: bool,
+    /// What is added to the opcode for bytes.
+    w: u8,
+}
+
+impl Width {
+    /// An immediate value of the operand's width, but at most four bytes.
+    fn whole(self) -> &'static [u8] {
+        &VALUE[..if self.w == 0 { 1 } else if self.prefix.is_empty() { 4 } else { 2 }]
+    }
+}
 
 /// Gives operands in turn.
 #[derive(Default)]
@@ -82,6 +103,11 @@ const fn coded<'a>(class: &'static str, opcode: &'a [u8]) -> Coded<'a> {
     Coded { class, prefix: &[], wide: false, opcode, register: 0, place: Place::Register(0), value: &[] }
 }
 
+/// The same with operands of a width.
+const fn sized<'a>(class: &'static str, width: Width, opcode: &'a [u8]) -> Coded<'a> {
+    Coded { prefix: width.prefix, wide: width.wide, ..coded(class, opcode) }
+}
+
 /// All forms.
 pub(super) fn all() -> Vec<Form> {
     let mut maker = Maker::default();
@@ -103,23 +129,22 @@ pub(super) fn all() -> Vec<Form> {
 
 fn arithmetic(maker: &mut Maker) {
     for operation in 0..8 {
-        for (prefix, wide, w) in WIDTHS {
-            let with = |opcode| Coded { prefix, wide, ..coded("arithmetic", opcode) };
+        for width in WIDTHS {
             for direction in [0, 2] {
                 let register = maker.register();
-                let opcode = [operation << 3 | direction | w];
-                maker.both(Coded { register, ..with(&opcode) }, Needs::NOTHING);
+                let opcode = [operation << 3 | direction | width.width.w];
+                maker.both(Coded { register, ..sized("arithmetic", width, &opcode) }, Needs::NOTHING);
             }
-            let whole = &VALUE[..if w == 0 { 1 } else if prefix.is_empty() { 4 } else { 2 }];
-            let mut accumulator = Vec::from(prefix);
-            accumulator.extend(wide.then_some(0x48));
-            accumulator.push(operation << 3 | 4 | w);
+            let whole = width.whole();
+            let mut accumulator = Vec::from(width.prefix);
+            accumulator.extend(width.wide.then_some(0x48));
+            accumulator.push(operation << 3 | 4 | width.w);
             accumulator.extend(whole);
             maker.add(Form::new("arithmetic", &accumulator));
-            let opcode = [0x80 | w];
-            maker.both(Coded { register: operation, value: whole, ..with(&opcode) }, Needs::NOTHING);
-            if w == 1 {
-                let short = Coded { register: operation, value: &VALUE[..1], ..with(&[0x83]) };
+            let opcode = [0x80 | width.w];
+            maker.both(Coded { register: operation, value: whole, ..sized("arithmetic", width, &opcode) }, Needs::NOTHING);
+            if width.w == 1 {
+                let short = Coded { register: operation, value: &VALUE[..1], ..sized("arithmetic", width, &[0x83]) };
                 maker.both(short, Needs::NOTHING);
             }
         }
@@ -128,71 +153,70 @@ fn arithmetic(maker: &mut Maker) {
 
 /// Groups 3 to 5: `test not neg mul imul div idiv`, `inc dec`; and `test`, `imul` with two and three operands.
 fn groups(maker: &mut Maker) {
-    for (prefix, wide, w) in WIDTHS {
-        let with = |opcode| Coded { prefix, wide, ..coded("arithmetic", opcode) };
-        let whole = &VALUE[..if w == 0 { 1 } else if prefix.is_empty() { 4 } else { 2 }];
-        let (third, fourth, test) = ([0xF6 | w], [0xFE | w], [0x84 | w]);
-        maker.both(Coded { value: whole, ..with(&third) }, Needs::NOTHING);
+    for width in WIDTHS {
+        let whole = width.whole();
+        let (third, fourth, test) = ([0xF6 | width.w], [0xFE | width.w], [0x84 | width.w]);
+        maker.both(Coded { value: whole, ..sized("arithmetic", width, &third) }, Needs::NOTHING);
         for register in 2..6 {
-            maker.both(Coded { register, ..with(&third) }, Needs::NOTHING);
+            maker.both(Coded { register, ..sized("arithmetic", width, &third) }, Needs::NOTHING);
         }
         for register in [6, 6, 7, 7] {
-            maker.both(Coded { register, ..with(&third) }, Needs::DIVIDES);
+            maker.both(Coded { register, ..sized("arithmetic", width, &third) }, Needs::DIVIDES);
         }
         for register in [0, 1] {
-            maker.both(Coded { register, ..with(&fourth) }, Needs::NOTHING);
+            maker.both(Coded { register, ..sized("arithmetic", width, &fourth) }, Needs::NOTHING);
         }
         let register = maker.register();
-        maker.both(Coded { register, ..with(&test) }, Needs::NOTHING);
-        if w == 1 {
-            maker.both(Coded { register, ..with(&[0x0F, 0xAF]) }, Needs::NOTHING);
-            maker.both(Coded { register, value: &VALUE[..1], ..with(&[0x6B]) }, Needs::NOTHING);
-            maker.both(Coded { register, value: whole, ..with(&[0x69]) }, Needs::NOTHING);
+        maker.both(Coded { register, ..sized("arithmetic", width, &test) }, Needs::NOTHING);
+        if width.w == 1 {
+            maker.both(Coded { register, ..sized("arithmetic", width, &[0x0F, 0xAF]) }, Needs::NOTHING);
+            maker.both(Coded { register, value: &VALUE[..1], ..sized("arithmetic", width, &[0x6B]) }, Needs::NOTHING);
+            maker.both(Coded { register, value: whole, ..sized("arithmetic", width, &[0x69]) }, Needs::NOTHING);
         }
     }
 }
 
 fn shifts(maker: &mut Maker) {
-    for (prefix, wide, w) in WIDTHS {
-        let with = |opcode| Coded { prefix, wide, ..coded("shifts", opcode) };
+    for width in WIDTHS {
         for register in [0, 1, 2, 3, 4, 5, 7] {
-            let (by_value, by_one, by_cl) = ([0xC0 | w], [0xD0 | w], [0xD2 | w]);
-            maker.both(Coded { register, value: &[register * 5 + 1], ..with(&by_value) }, Needs::NOTHING);
-            maker.memory(Coded { register, ..with(&by_one) }, Needs::NOTHING);
-            maker.both(Coded { register, ..with(&by_cl) }, Needs::NOTHING);
+            let (by_value, by_one, by_cl) = ([0xC0 | width.w], [0xD0 | width.w], [0xD2 | width.w]);
+            maker.both(Coded { register, value: &[register * 5 + 1], ..sized("shifts", width, &by_value) }, Needs::NOTHING);
+            maker.memory(Coded { register, ..sized("shifts", width, &by_one) }, Needs::NOTHING);
+            maker.both(Coded { register, ..sized("shifts", width, &by_cl) }, Needs::NOTHING);
         }
-        if w == 1 {
+        if width.w == 1 {
             for opcode in [0xA4, 0xAC] {
                 let register = maker.register();
-                maker.both(Coded { register, value: &[9], ..with(&[0x0F, opcode]) }, Needs::NOTHING);
-                maker.both(Coded { register, ..with(&[0x0F, opcode | 1]) }, Needs::NOTHING);
+                maker.both(Coded { register, value: &[9], ..sized("shifts", width, &[0x0F, opcode]) }, Needs::NOTHING);
+                maker.both(Coded { register, ..sized("shifts", width, &[0x0F, opcode | 1]) }, Needs::NOTHING);
             }
         }
     }
 }
 
 fn moves(maker: &mut Maker) {
-    for (prefix, wide, w) in WIDTHS {
-        let with = |opcode| Coded { prefix, wide, ..coded("moves", opcode) };
-        let whole = &VALUE[..if w == 0 { 1 } else if prefix.is_empty() { 4 } else { 2 }];
+    for width in WIDTHS {
+        let whole = width.whole();
         for opcode in [0x88, 0x8A, 0x86, 0xC6] {
             let (register, value) = if opcode == 0xC6 { (0, whole) } else { (maker.register(), &[] as &[u8]) };
-            maker.both(Coded { register, value, ..with(&[opcode | w]) }, Needs::NOTHING);
+            // xchg locks.
+            let needs = if opcode == 0x86 { Needs::ALIGNED } else { Needs::NOTHING };
+            maker.both(Coded { register, value, ..sized("moves", width, &[opcode | width.w]) }, needs);
         }
-        if w == 0 {
+        if width.w == 0 {
             continue;
         }
         for opcode in [0xB6, 0xB7, 0xBE, 0xBF] {
             let register = maker.register();
-            maker.both(Coded { register, ..with(&[0x0F, opcode]) }, Needs::NOTHING);
+            maker.both(Coded { register, ..sized("moves", width, &[0x0F, opcode]) }, Needs::NOTHING);
         }
         for condition in 0x40..0x50 {
             let register = maker.register();
-            maker.both(Coded { register, ..with(&[0x0F, condition]) }, Needs::NOTHING);
+            maker.both(Coded { register, ..sized("moves", width, &[0x0F, condition]) }, Needs::NOTHING);
         }
         for place in PLACES {
             let register = maker.register();
-            maker.add(Coded { register, place, ..with(&[0x8D]) }.form());
+            maker.add(Coded { register, place, ..sized("moves", width, &[0x8D]) }.form());
         }
     }
     for condition in 0x90..0xA0 {
@@ -213,56 +237,58 @@ fn moves(maker: &mut Maker) {
 }
 
 fn bits(maker: &mut Maker) {
-    for (prefix, wide, w) in WIDTHS {
-        if w == 0 {
+    for width in WIDTHS {
+        if width.w == 0 {
             continue;
         }
-        let with = |opcode| Coded { prefix, wide, ..coded("bits", opcode) };
         for (extension, opcode) in [(4, 0xA3), (5, 0xAB), (6, 0xB3), (7, 0xBB)] {
             // In memory a large bit number in a register would be far away.
-            maker.both(Coded { register: RCX, ..with(&[0x0F, opcode]) }, Needs::SMALL_RCX);
-            maker.both(Coded { register: extension, value: &[0x2B], ..with(&[0x0F, 0xBA]) }, Needs::NOTHING);
+            maker.both(Coded { register: RCX, ..sized("bits", width, &[0x0F, opcode]) }, Needs::SMALL_RCX);
+            maker.both(Coded { register: extension, value: &[0x2B], ..sized("bits", width, &[0x0F, 0xBA]) }, Needs::NOTHING);
         }
         for opcode in [0xBC, 0xBD] {
             let register = maker.register();
-            maker.both(Coded { register, ..with(&[0x0F, opcode]) }, Needs::NOTHING);
+            maker.both(Coded { register, ..sized("bits", width, &[0x0F, opcode]) }, Needs::NOTHING);
         }
         // tzcnt, lzcnt, popcnt
-        let mut repeated = Vec::from(prefix);
+        let mut repeated = Vec::from(width.prefix);
         repeated.push(0xF3);
         for opcode in [0xB8, 0xBC, 0xBD] {
             let register = maker.register();
-            maker.both(Coded { prefix: &repeated, register, ..with(&[0x0F, opcode]) }, Needs::NOTHING);
+            maker.both(Coded { prefix: &repeated, register, ..sized("bits", width, &[0x0F, opcode]) }, Needs::NOTHING);
         }
     }
 }
 
 /// `xadd`, `cmpxchg`, and arithmetic with `lock`.
+///
+/// Locked accesses are aligned: QEMU (7.2) executes others on one processor alone, and if the trap flag is set it loses
+/// the flags then, with a probe or without.
 fn atomics(maker: &mut Maker) {
-    for (prefix, wide, w) in WIDTHS {
-        let with = |opcode| Coded { prefix, wide, ..coded("atomics", opcode) };
-        let mut lock = Vec::from(prefix);
+    let equal = Needs::EQUAL.and(Needs::ALIGNED);
+    for width in WIDTHS {
+        let mut lock = Vec::from(width.prefix);
         lock.push(0xF0);
         let register = maker.register();
-        maker.both(Coded { register, ..with(&[0x0F, 0xC0 | w]) }, Needs::NOTHING);
-        maker.both(Coded { register, ..with(&[0x0F, 0xB0 | w]) }, Needs::EQUAL);
+        maker.both(Coded { register, ..sized("atomics", width, &[0x0F, 0xC0 | width.w]) }, Needs::NOTHING);
+        maker.both(Coded { register, ..sized("atomics", width, &[0x0F, 0xB0 | width.w]) }, Needs::EQUAL);
         for _ in 0..2 {
             let register = maker.register();
-            maker.memory(Coded { prefix: &lock, register, ..with(&[0x0F, 0xC0 | w]) }, Needs::NOTHING);
-            maker.memory(Coded { prefix: &lock, register, ..with(&[0x0F, 0xB0 | w]) }, Needs::EQUAL);
+            maker.memory(Coded { prefix: &lock, register, ..sized("atomics", width, &[0x0F, 0xC0 | width.w]) }, Needs::ALIGNED);
+            maker.memory(Coded { prefix: &lock, register, ..sized("atomics", width, &[0x0F, 0xB0 | width.w]) }, equal);
         }
         for operation in 0..7 {
             let register = maker.register();
-            maker.memory(Coded { prefix: &lock, register, ..with(&[operation << 3 | w]) }, Needs::NOTHING);
+            maker.memory(Coded { prefix: &lock, register, ..sized("atomics", width, &[operation << 3 | width.w]) }, Needs::ALIGNED);
         }
         for register in [2, 3] {
-            maker.memory(Coded { prefix: &lock, register, ..with(&[0xF6 | w]) }, Needs::NOTHING);
-            maker.memory(Coded { prefix: &lock, register: register - 2, ..with(&[0xFE | w]) }, Needs::NOTHING);
+            maker.memory(Coded { prefix: &lock, register, ..sized("atomics", width, &[0xF6 | width.w]) }, Needs::ALIGNED);
+            maker.memory(Coded { prefix: &lock, register: register - 2, ..sized("atomics", width, &[0xFE | width.w]) }, Needs::ALIGNED);
         }
     }
     for wide in [false, true] {
         let form = Coded { prefix: &[0xF0], wide, register: 1, ..coded("atomics", &[0x0F, 0xC7]) };
-        (0..4).for_each(|_| maker.memory(form, Needs::EQUAL));
+        (0..4).for_each(|_| maker.memory(form, equal));
     }
     maker.plain("atomics", &[&[0x0F, 0xAE, 0xF0], &[0x0F, 0xAE, 0xE8], &[0x0F, 0xAE, 0xF8], &[0xF3, 0x90]]);
 }
@@ -277,11 +303,11 @@ fn strings(maker: &mut Maker) {
     ];
     for (opcode, repeats) in REPEATED {
         for &repeat in repeats {
-            for (prefix, wide, w) in WIDTHS {
-                let mut code = Vec::from(prefix);
+            for width in WIDTHS {
+                let mut code = Vec::from(width.prefix);
                 code.extend(repeat);
-                code.extend(wide.then_some(0x48));
-                code.push(opcode | w);
+                code.extend(width.wide.then_some(0x48));
+                code.push(opcode | width.w);
                 maker.add(Form::new("strings", &code).needing(Needs::SMALL_RCX));
             }
         }
@@ -323,9 +349,9 @@ fn flags(maker: &mut Maker) {
 /// Segment registers but `fs` and `gs`, and what a kernel alone may read.
 fn segments(maker: &mut Maker) {
     for segment in 0..6 {
-        for (prefix, wide, w) in WIDTHS {
-            if w == 1 {
-                let coded = Coded { prefix, wide, register: segment, ..coded("segments", &[0x8C]) };
+        for width in WIDTHS {
+            if width.w == 1 {
+                let coded = Coded { register: segment, ..sized("segments", width, &[0x8C]) };
                 maker.both(coded, Needs::NOTHING);
             }
         }

@@ -44,8 +44,8 @@ const fn mix(mut z: u64) -> u64 {
 }
 
 /// A number for some words: other words give another one.
-pub(super) fn digest(words: &[u64]) -> u64 {
-    words.iter().fold(0x243F_6A88_85A3_08D3, |sum: u64, word| {
+pub(super) fn digest(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(0x243F_6A88_85A3_08D3, |sum: u64, word| {
         (sum ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_add(1)
     })
 }

@@ -112,9 +112,11 @@ impl State {
     }
 }
 
-/// Words of memory mean something, so pointers to them are aligned.
+/// Words of memory mean something, or are accessed as such: pointers to them are aligned.
 fn is_aligned(form: &Form) -> bool {
-    [Needs::TARGETS, Needs::FAR, Needs::POINTER_TOP, Needs::FLAGS_TOP].into_iter().any(|need| form.needs.has(need))
+    const WORDS: [Needs; 5] =
+        [Needs::TARGETS, Needs::FAR, Needs::POINTER_TOP, Needs::FLAGS_TOP, Needs::ALIGNED];
+    WORDS.into_iter().any(|need| form.needs.has(need))
 }
 
 fn any_flags(random: &mut Random) -> u64 {

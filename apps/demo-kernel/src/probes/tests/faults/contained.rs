@@ -11,7 +11,7 @@ use isa::x86::gpr;
 
 use super::STEPPINGS;
 use super::displaced::{probed, watching};
-use super::programs::{PAGES, Registers, like, memory, program, run};
+use super::programs::{PAGES, Registers, like, memory, program, renew_memory, run};
 use crate::arch::copy;
 use crate::mm::{PAGE, lazy};
 use crate::probes::Demo;
@@ -135,6 +135,7 @@ pub(super) fn every_kind() -> Result<(), String> {
 
 /// The handler's fault is contained, the instruction's is the kernel's.
 pub(super) fn at_faulting_instruction() -> Result<(), String> {
+    renew_memory();
     for name in ["movs", "divide"] {
         let program = program(name)?;
         let mut registers = Registers::new();
@@ -303,6 +304,7 @@ fn reads_with_care(_: &mut Regs) -> Next {
 /// The exception table comes before the end of the handler.
 pub(super) fn guarded_read() -> Result<(), String> {
     let sum = program("sum")?;
+    renew_memory();
     NESTED.store(0, Relaxed);
     attach("faults_care", sum.at, reads_with_care)?;
     run(sum, Registers::new());
@@ -315,6 +317,7 @@ pub(super) fn guarded_read() -> Result<(), String> {
 pub(super) fn fetch_arguments() -> Result<(), String> {
     let sum = program("sum")?;
     let lazy = lazy::reserve(PAGE);
+    renew_memory();
     for (how, bad) in STEPPINGS.into_iter().zip([0x10, 1 << 63, memory() + PAGES * PAGE, lazy]) {
         let mut registers = Registers::new();
         registers.gpr[gpr::RDI] = bad;
@@ -330,7 +333,7 @@ pub(super) fn fetch_arguments() -> Result<(), String> {
             same("records", records.len(), 2)?;
             let text = records[0].text::<Demo>();
             let expected = format!(
-                "word=(fault) text=(fault) deep=(fault) many=(fault) si={:#x} there=",
+                "word=(fault) text=(fault) deep=(fault) many={{(fault),(fault),(fault),(fault)}} si={:#x} there=",
                 registers.gpr[gpr::RSI]
             );
             check(text.contains(&expected), || format!("{text}, should have {expected}"))?;

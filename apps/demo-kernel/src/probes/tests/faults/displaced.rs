@@ -8,7 +8,7 @@ use host_bare::{Next, Regs};
 use isa::x86::{flags, gpr};
 
 use super::STEPPINGS;
-use super::programs::{self, Outcome, PAGES, Program, Registers, like, memory, program, run};
+use super::programs::{self, Outcome, PAGES, Program, Registers, like, memory, program, renew_memory, run};
 use crate::arch::trap::{self, Frame};
 use crate::ksyms;
 use crate::mm::{PAGE, alias};
@@ -23,7 +23,8 @@ struct Case {
     program: &'static str,
     /// Sets registers: of those, and the address of untouched demand-zero memory.
     set: fn(&mut Registers, u64),
-    /// How many reports there are of its faults: one for each that is handled, two for others (the hook's is one).
+    /// How many reports there are of its faults: one for each that is handled, two for others (the hook's is one). 0 if
+    /// that is not known.
     faults: usize,
 }
 
@@ -63,7 +64,7 @@ const DEMAND_ZERO: &[Case] = &[
     case("movs", 2, |r, at| (r.gpr[RDI], r.gpr[RSI], r.gpr[RCX]) = (at + 2 * PAGE, at, 300)),
     case("movs_down", 2, |r, at| (r.gpr[RDI], r.gpr[RSI], r.gpr[RCX]) = (at + PAGE + 90, text().start + 500, 200)),
     case("stos", 3, |r, at| (r.gpr[RDI], r.gpr[RCX]) = (at + 4, 1024)),
-    case("scas", 2, |r, at| (r.gpr[RDI], r.gpr[RCX]) = (at, PAGE + 1)),
+    case("scas", 2, |r, at| (r.gpr[RDI], r.gpr[RCX], r.gpr[RAX]) = (at, PAGE + 1, 1)),
     case("cmps", 4, |r, at| (r.gpr[RDI], r.gpr[RSI], r.gpr[RCX]) = (at, at + 2 * PAGE, PAGE + 10)),
 ];
 
@@ -73,8 +74,9 @@ const FOR_GOOD: &[Case] = &[
     case("store", 2, |r, at| r.gpr[RDI] = at + PAGES * PAGE),
     case("store", 2, |r, _| r.gpr[RDI] = text().start),
     case("add", 2, |r, _| r.gpr[RDI] = NON_CANONICAL),
-    // The first page is there for the asking, the second is not.
     case("xadd", 2, |r, at| r.gpr[RDI] = at + PAGES * PAGE + 8),
+    // The first page is there for the asking, the second is not; which is asked for first is the processor's choice.
+    case("store", 0, |r, at| r.gpr[RDI] = at + PAGES * PAGE - 4),
     case("gs_load", 2, |r, _| r.gpr[RDI] = NON_CANONICAL.wrapping_sub(gs_base())),
     case("push", 2, |r, _| r.gpr[RDI] = NOWHERE),
     case("push", 2, |r, _| r.gpr[RDI] = NON_CANONICAL),
@@ -164,7 +166,9 @@ impl Case {
     fn check(&self, index: usize) -> Result<(), String> {
         let name = format!("{} ({index})", self.program);
         let control = watching(|| self.run())?;
-        same(&format!("{name}: reports"), control.seen.len(), self.faults)?;
+        if self.faults > 0 {
+            same(&format!("{name}: reports"), control.seen.len(), self.faults)?;
+        }
         for how in STEPPINGS {
             let what = format!("{name}, {how:?}");
             let (probed, hits) = stepping(how, || probed(program(self.program)?, || watching(|| self.run())))?;
@@ -185,6 +189,7 @@ pub(super) fn probed<R>(program: Program, f: impl FnOnce() -> Result<R, String>)
 }
 
 fn check_all(cases: &[Case]) -> Result<(), String> {
+    renew_memory();
     cases.iter().enumerate().try_for_each(|(index, case)| case.check(index))
 }
 

@@ -267,13 +267,19 @@ pub(super) struct Outcome {
 /// Pages of demand-zero memory that a program may have; the one behind is never mapped.
 pub(super) const PAGES: u64 = 4;
 
-/// Demand-zero memory for programs, the same in every run.
+static MEMORY: AtomicU64 = AtomicU64::new(0);
+
+/// Demand-zero memory for programs, the same in every run until it is renewed.
 pub(super) fn memory() -> u64 {
-    static MEMORY: AtomicU64 = AtomicU64::new(0);
     if MEMORY.load(Relaxed) == 0 {
-        MEMORY.store(lazy::reserve(PAGES * PAGE), Relaxed);
+        renew_memory();
     }
     MEMORY.load(Relaxed)
+}
+
+/// From now on programs get other memory: what lies behind it was never anybody's.
+pub(super) fn renew_memory() {
+    MEMORY.store(lazy::reserve(PAGES * PAGE), Relaxed);
 }
 
 /// Runs a program with demand-zero memory that nobody has touched.

@@ -1,101 +1,102 @@
 //! Probes that are registered and removed while other processors execute the very instructions.
 
-use super::super::{check, counts, same, stepping};
-use super::{
-    KINDS, STEPPINGS, attach, call_kinds, count, count_returns, entry, processors_add, processors_fifty, remove_all,
-    under_fire,
-};
+use super::super::{check, same, stepping};
+use super::{KINDS, STEPPINGS, attach, call_kinds, entry, processors_add, processors_fifty, remove_all, under_fire};
 use crate::arch::{cpu, time};
-use crate::probes::with_control;
+use crate::probes::{Demo, with_control};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use host_bare::{Counts, Next};
+use host_bare::{Control, Counts, Error, Next};
 
+/// As many cycles as the time allows, which depends on how often the machine's processors really run at once.
 const CYCLES: u64 = 300;
+const TIME_NS: u64 = 100_000_000;
+const LEAST: u64 = 10;
 
 /// Long enough for some hits, short enough for many cycles.
 fn a_while() {
     time::spin_us(20);
 }
 
-/// Registers by `plant`, looks at the counts twice, removes. Gives the hits of all.
-fn cycle(plant: impl Fn(&str, u64) -> Result<(), String>) -> Result<Counts, String> {
-    KINDS.iter().try_for_each(|(kind, function)| plant(kind, entry(*function)))?;
-    let mut sum = Counts::default();
-    for (kind, _) in KINDS {
-        let early = counts(kind)?;
-        a_while();
-        let late = counts(kind)?;
-        check(late.hits >= early.hits && late.returned >= early.returned, || {
-            format!("{kind}: {late:?}, was {early:?}")
-        })?;
-        // Taken one after the other while calls go on: a return of each processor may come in between.
-        check(late.returned <= late.hits + cpu::count() as u64, || format!("{kind}: {late:?}"))?;
-        sum = Counts { hits: sum.hits + late.hits, missed: sum.missed + late.missed, ..sum };
+/// Does `one` again and again; the sum of what it gives.
+fn cycles(mut one: impl FnMut() -> Result<u64, String>) -> Result<u64, String> {
+    let end = time::now_ns() + TIME_NS;
+    let mut sum = 0;
+    for cycle in 0..CYCLES {
+        if cycle >= LEAST && time::now_ns() > end {
+            break;
+        }
+        sum += one().map_err(|why| format!("cycle {cycle}: {why}"))?;
     }
-    remove_all()?;
     Ok(sum)
 }
 
-/// `CYCLES` cycles, with each stepping.
-fn cycles(plant: impl Fn(&str, u64) -> Result<(), String>) -> Result<(), String> {
-    let mut next = [const { AtomicU64::new(0) }; cpu::MAX];
-    for how in STEPPINGS {
-        let shoot = |number: usize| call_kinds(next[number].fetch_add(1, Ordering::Relaxed));
-        let sum = under_fire(shoot, || {
-            stepping(how, || {
-                (0..CYCLES).try_fold((0, 0), |(hits, missed), _| {
-                    cycle(&plant).map(|sum| (hits + sum.hits, missed + sum.missed))
-                })
-            })
-        })
-        .map_err(|why| format!("{how:?}: {why}"))?;
-        check(sum.0 > 0 && sum.1 == 0, || format!("{how:?}: hits and missed are {sum:?}"))?;
-        next.iter_mut().for_each(|calls| *calls.get_mut() = 0);
+/// Calls all kinds, each time with other arguments.
+fn shoot(number: usize) -> Result<(), String> {
+    static NEXT: [AtomicU64; cpu::MAX] = [const { AtomicU64::new(0) }; cpu::MAX];
+    call_kinds(NEXT[number].fetch_add(1, Ordering::Relaxed))
+}
+
+type Plant = fn(&mut Control<Demo>, &[u64]) -> Vec<(u64, Error)>;
+
+/// Registers by `plant`, looks at the counts twice, removes. Gives the hits.
+fn come_and_go_once(plant: Plant, places: &[u64]) -> Result<u64, String> {
+    let refused = with_control(|control| plant(control, places))?;
+    check(refused.is_empty(), || format!("refused: {refused:?}"))?;
+    let early = listed()?;
+    a_while();
+    let late = listed()?;
+    same("planted", late.len(), places.len())?;
+    for (early, late) in early.iter().zip(&late) {
+        check(late.hits >= early.hits && late.returned >= early.returned, || format!("{late:?} after {early:?}"))?;
+        // Taken one after the other while calls go on: of each processor a return may come in between.
+        check(late.returned <= late.hits + cpu::count() as u64, || format!("{late:?}"))?;
+        same("missed", late.missed, 0)?;
     }
-    Ok(())
+    remove_all()?;
+    Ok(late.iter().map(|counts| counts.hits).sum())
+}
+
+fn listed() -> Result<Vec<Counts>, String> {
+    with_control(|control| control.list().map(|listed| listed.counts).collect())
+}
+
+/// Cycles with each stepping, while others shoot.
+fn all_steppings(
+    plant: Plant,
+    places: &[u64],
+    shoot: impl Fn(usize) -> Result<(), String> + Sync,
+) -> Result<(), String> {
+    STEPPINGS.into_iter().try_for_each(|how| {
+        let hits = under_fire(&shoot, || stepping(how, || cycles(|| come_and_go_once(plant, places))))
+            .map_err(|why| format!("{how:?}: {why}"))?;
+        check(hits > 0, || format!("{how:?}: no hits"))
+    })
+}
+
+fn kinds() -> Vec<u64> {
+    KINDS.iter().map(|(_, function)| entry(*function)).collect()
 }
 
 pub(super) fn come_and_go() -> Result<(), String> {
-    cycles(count)
+    all_steppings(|control, places| control.count_all("fire", places), &kinds(), shoot)
 }
 
 pub(super) fn returns_come_and_go() -> Result<(), String> {
-    cycles(|name, address| count_returns(name, address, cpu::MAX as u32))
+    let plant: Plant = |control, places| control.count_all_returns("fire", places, cpu::MAX as u32);
+    all_steppings(plant, &kinds(), shoot)
 }
 
 /// Fifty probes in one function, planted and removed in one go each.
 pub(super) fn batches() -> Result<(), String> {
-    const BATCHES: u64 = 60;
     let start = entry(processors_fifty);
-    // xor eax, eax has two bytes, each add three.
-    let places: Vec<u64> = core::iter::once(start).chain((0..49).map(|i| start + 2 + 3 * i)).collect();
-    same(
-        "places",
-        with_control(|control| control.boundaries(start))?.map_err(|e| e.to_string())?[..50].to_vec(),
-        places.clone(),
-    )?;
-    for how in STEPPINGS {
-        let shoot = |_| same("the result", processors_fifty(3), 3 * 49);
-        let hits = under_fire(shoot, || {
-            stepping(how, || (0..BATCHES).try_fold(0, |hits, _| batch(&places).map(|more| hits + more)))
-        })
-        .map_err(|why| format!("{how:?}: {why}"))?;
-        check(hits > 0, || format!("{how:?}: no hits"))?;
-    }
-    Ok(())
-}
-
-fn batch(places: &[u64]) -> Result<u64, String> {
-    let refused = with_control(|control| control.count_all("fifty", places))?;
-    check(refused.is_empty(), || format!("refused: {refused:?}"))?;
-    a_while();
-    let (planted, hits) = with_control(|control| control.list().fold((0, 0), |(n, h), l| (n + 1, h + l.counts.hits)))?;
-    same("planted", planted, places.len())?;
-    remove_all()?;
-    Ok(hits)
+    let mut places = with_control(|control| control.boundaries(start))?.map_err(|error| error.to_string())?;
+    places.truncate(50);
+    same("places", places.len(), 50)?;
+    let shoot = |_| same("the result", processors_fifty(3), 3 * 49);
+    all_steppings(|control, places| control.count_all("fire", places), &places, shoot)
 }
 
 static HANDLED: AtomicU64 = AtomicU64::new(0);
@@ -106,22 +107,16 @@ pub(super) fn removed_is_silent() -> Result<(), String> {
         HANDLED.fetch_add(1, Ordering::Relaxed);
         Next::Step
     };
-    let mut heard = 0;
-    under_fire(
-        |_| same("the result", processors_add(7), 8),
-        || {
-            for _ in 0..CYCLES {
-                HANDLED.store(0, Ordering::Relaxed);
-                attach("silent", entry(processors_add), handler)?;
-                a_while();
-                remove_all()?;
-                let before = HANDLED.load(Ordering::Relaxed);
-                a_while();
-                same("handled after the removal", HANDLED.load(Ordering::Relaxed) - before, 0)?;
-                heard += before;
-            }
-            Ok(())
-        },
-    )?;
+    let one = || {
+        HANDLED.store(0, Ordering::Relaxed);
+        attach("silent", entry(processors_add), handler)?;
+        a_while();
+        remove_all()?;
+        let before = HANDLED.load(Ordering::Relaxed);
+        a_while();
+        same("handled after the removal", HANDLED.load(Ordering::Relaxed) - before, 0)?;
+        Ok(before)
+    };
+    let heard = under_fire(|_| same("the result", processors_add(7), 8), || cycles(one))?;
     check(heard > 0, || "the handler never ran".into())
 }
