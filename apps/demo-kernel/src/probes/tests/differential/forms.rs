@@ -132,7 +132,7 @@ fn arithmetic(maker: &mut Maker) {
         for width in WIDTHS {
             for direction in [0, 2] {
                 let register = maker.register();
-                let opcode = [operation << 3 | direction | width.width.w];
+                let opcode = [operation << 3 | direction | width.w];
                 maker.both(Coded { register, ..sized("arithmetic", width, &opcode) }, Needs::NOTHING);
             }
             let whole = width.whole();
