@@ -208,6 +208,8 @@ pub struct Counters {
     pub returns: AtomicU64,
     /// Return probes: activations that ended without returning (exception, `longjmp`, thread exit).
     pub unwound: AtomicU64,
+    /// Times that the probe's handler has faulted; counted by hosts that can contain it.
+    pub faults: AtomicU64,
 }
 
 impl Counters {
@@ -215,7 +217,7 @@ impl Counters {
     #[must_use]
     pub fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self { hits: zero(), missed: zero(), lost: zero(), returns: zero(), unwound: zero() }
+        Self { hits: zero(), missed: zero(), lost: zero(), returns: zero(), unwound: zero(), faults: zero() }
     }
 
     /// Adds one to a counter.

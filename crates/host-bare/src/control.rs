@@ -3,7 +3,6 @@
 use crate::engine::Engine;
 use crate::host::Target;
 use crate::listing::{Counts, Listed};
-use crate::trap::FAULTED;
 use crate::{Error, Handler, Kernel, Stepping};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -12,7 +11,6 @@ use events::wire::Header;
 use events::{Definition, ErrorCode, Kind, Line, Location, Place, Resolve, Schema, Site, SyntaxError, Value};
 use kprobes::{Handle, ProbeKind, Registry, Request};
 use sync::RingReader;
-use sync::primitive::Ordering;
 
 /// What registers and removes. The kernel keeps it behind a lock, and calls it with interrupts on.
 #[derive(Debug)]
@@ -377,10 +375,7 @@ impl<K: Kernel> Control<K> {
         let event = self.events.get(index)?.as_ref().filter(|e| !e.removed)?;
         let counts = self.engine.tables.counters.get(index).map(Counts::of).unwrap_or_default();
         let address = event.handle.address;
-        let faulted =
-            self.engine.tables.probes.iter().any(|p| {
-                p.id.load(Ordering::Relaxed) == index as u32 && p.flags.load(Ordering::Relaxed) & FAULTED != 0
-            });
+        let faulted = counts.faults > 0;
         Some(Listed {
             name: format!("{}/{}", event.group, event.name),
             address,

@@ -18,6 +18,8 @@ pub struct Counts {
     pub returned: u64,
     /// Activations that ended without a return.
     pub unwound: u64,
+    /// Times that its handler has faulted: once, for then it is switched off.
+    pub faults: u64,
 }
 
 impl Counts {
@@ -29,12 +31,13 @@ impl Counts {
             lost: read(&counters.lost),
             returned: read(&counters.returns),
             unwound: read(&counters.unwound),
+            faults: read(&counters.faults),
         }
     }
 
     pub(crate) fn reset(counters: &Counters) {
-        let Counters { hits, missed, lost, returns, unwound } = counters;
-        for counter in [hits, missed, lost, returns, unwound] {
+        let Counters { hits, missed, lost, returns, unwound, faults } = counters;
+        for counter in [hits, missed, lost, returns, unwound, faults] {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -59,7 +62,7 @@ pub struct Listed {
 
 impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { hits, missed, lost, returned, unwound } = self.counts;
+        let Counts { hits, missed, lost, returned, unwound, faults: _ } = self.counts;
         write!(
             f,
             "{:<24} {:#018x} {:<32} [{}] hits={hits} missed={missed}",
@@ -71,6 +74,6 @@ impl fmt::Display for Listed {
         if lost > 0 {
             write!(f, " lost={lost}")?;
         }
-        if self.faulted { f.write_str(" [FAULTED]") } else { Ok(()) }
+        if self.faulted { f.write_str(" [off: its handler has faulted]") } else { Ok(()) }
     }
 }

@@ -11,9 +11,6 @@ use isa::x86::{BREAKPOINT, Op, Privilege, Regs};
 use sync::Table;
 use sync::primitive::{AtomicU64, Ordering};
 
-/// The flag of a probe whose handler has faulted, beside [`Probe::RECORD`].
-pub(crate) const FAULTED: u32 = 1 << 31;
-
 /// Kernel code, whose memory is read and written with care.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelSpace<K>(PhantomData<K>);
@@ -112,7 +109,10 @@ impl<K: Kernel> Host for TrapHost<'_, K> {
         // SAFETY: a probe of this kind is stored by `Control::attach` only, which takes the pointer from a `Handler`.
         let handler = unsafe { core::mem::transmute::<*const (), Handler>(pointer) };
         self.processor.recovery.call(handler, regs).unwrap_or_else(|| {
-            probe.flags.fetch_or(FAULTED, Ordering::Relaxed);
+            if let Some(counters) = self.counters(probe.id.load(Ordering::Relaxed)) {
+                Counters::add(&counters.faults);
+            }
+            // Handlers pass it over from now on.
             probe.state.store(0, Ordering::Release);
             Next::Step
         })

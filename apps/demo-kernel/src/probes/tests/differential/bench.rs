@@ -11,7 +11,7 @@
 use super::form::Form;
 use super::random::digest;
 use super::state::State;
-use crate::arch::{cpu, ipi};
+use crate::arch::{cpu, interrupts, ipi};
 use crate::mm::{alias, exec};
 use crate::probes::hooks::CHAIN;
 use alloc::string::{String, ToString};
@@ -291,15 +291,17 @@ impl Area {
         };
         run.start = Regs { rip: address, ..state.regs };
         BENCH.phase.store(BEGIN, Ordering::Release);
-        // SAFETY: comes back with all registers, by way of `finish`; the instructions that run in between write to the
-        // bench's memory only.
-        unsafe { asm!("int3") };
+        let ss = data_selector() as u32;
+        // SAFETY: comes back with all registers but `ss`, by way of `finish`; the instructions that run in between write
+        // to the bench's memory only. Interrupts are off until `ss` is the kernel's again, but for the state's own.
+        interrupts::without(|| unsafe { asm!("int3", "mov ss, {0:e}", in(reg) ss) });
         // SAFETY: the run has ended.
         let run = unsafe { *BENCH.run.get() };
         let (end, regs, segments) = (run.why, run.end, run.segments);
         // SAFETY: as above; nobody writes while these references live.
         let (data, window) = unsafe { (&(*BENCH.data.get()).0, &*window) };
-        let (data, stack) = (digest(data.iter().copied()), digest(above(window, regs.rsp())));
+        let live = if state.allocates { state.regs.rsp() } else { regs.rsp() };
+        let (data, stack) = (digest(data.iter().copied()), digest(above(window, live)));
         Outcome { end, regs, segments, data, stack }
     }
 }

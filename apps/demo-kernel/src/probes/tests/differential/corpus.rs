@@ -56,6 +56,7 @@ fn needs(assembly: &str) -> Needs {
     let needs = match () {
         () if first(&["call", "jmp", "ret"]) => Needs::TARGETS,
         () if first(&["popf", "popfq"]) => Needs::FLAGS_TOP,
+        () if assembly.starts_with("enter") || assembly.starts_with("sub rsp") => Needs::ALLOCATES,
         () if assembly == "pop rsp" => Needs::POINTER_TOP,
         () if first(&["div", "idiv"]) => Needs::DIVIDES,
         () if assembly.contains("cmpxchg") => Needs::EQUAL.and(Needs::ALIGNED),

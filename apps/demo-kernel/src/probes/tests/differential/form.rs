@@ -30,6 +30,8 @@ impl Needs {
     pub(super) const DIVIDES: Self = Self(128);
     /// Memory is accessed at a multiple of the operand's size.
     pub(super) const ALIGNED: Self = Self(256);
+    /// The stack grows by more than is written to it: what lies there is anybody's, and not compared.
+    pub(super) const ALLOCATES: Self = Self(512);
 
     /// Whether all of `other` is asked for.
     pub(super) const fn has(self, other: Self) -> bool {

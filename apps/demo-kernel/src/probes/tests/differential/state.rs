@@ -29,13 +29,17 @@ pub(super) struct State {
     pub(super) data: [u64; DATA_WORDS],
     /// The words of the stack's window.
     pub(super) stack: [u64; STACK_WORDS],
+    /// What is below `rsp` now is not compared afterwards.
+    pub(super) allocates: bool,
 }
 
 impl State {
     /// The state of this seed for a form.
     pub(super) fn new(form: &Form, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut state = Self { regs: Regs::default(), data: [0; DATA_WORDS], stack: [0; STACK_WORDS] };
+        let allocates = form.needs.has(Needs::ALLOCATES);
+        let mut state =
+            Self { regs: Regs::default(), data: [0; DATA_WORDS], stack: [0; STACK_WORDS], allocates };
         state.registers(form, &mut random);
         state.memory(form, &mut random);
         state.top(form, &mut random);
