@@ -26,7 +26,6 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "the program's own single steps", run: steps::own },
     Test { name: "the notifier of single steps is probed", run: steps::probed_notifier },
     Test { name: "the program's trap flag survives a probe", run: steps::flag_survives },
-    Test { name: "the program's single steps through probes", run: steps::through_probes },
     Test { name: "a stepping program turns its flag off behind a probe", run: steps::turned_off },
 ];
 

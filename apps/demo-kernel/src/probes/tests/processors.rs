@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) use crew::{
-    STEPPINGS, address, attach, count, count_returns, counted, counted_returns, everywhere, remove_all, soon, threads,
+    STEPPINGS, address, attach, count, count_returns, counted, counted_returns, everywhere, placed, remove_all, soon,
     under_fire,
 };
 
@@ -50,7 +50,7 @@ unsafe extern "C" {
     safe fn processors_fifty(x: u64) -> u64;
 }
 
-type Function = extern "C" fn(u64) -> u64;
+pub(super) type Function = extern "C" fn(u64) -> u64;
 
 /// Functions that give their argument plus one, by the kind of their first instruction.
 const KINDS: [(&str, Function); 7] = [
@@ -63,7 +63,8 @@ const KINDS: [(&str, Function); 7] = [
     ("add", processors_add),
 ];
 
-fn entry(function: Function) -> u64 {
+/// Where a function begins.
+pub(super) fn entry(function: Function) -> u64 {
     function as usize as u64
 }
 

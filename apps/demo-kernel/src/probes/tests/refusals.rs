@@ -87,6 +87,7 @@ fn state() -> Result<(usize, [u8; TARGET_BYTES as usize]), String> {
 }
 
 fn still_works() -> Result<(), String> {
+    with_control(|c| c.records())?;
     define(&["p:refusals_good refusals_target value=$arg1", "r:refusals_goods refusals_target result=$retval"])?;
     let result = refusals_target(0);
     let (hits, returned) = (counts("refusals_good")?.hits, counts("refusals_goods")?.returned);

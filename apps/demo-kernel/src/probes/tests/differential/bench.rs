@@ -319,12 +319,6 @@ impl Drop for Area {
     }
 }
 
-/// Memory as the latest run has left it: data, and the stack's window.
-pub(super) fn memory() -> ([u64; DATA_WORDS], [u64; STACK_WORDS]) {
-    // SAFETY: nobody runs.
-    unsafe { ((*BENCH.data.get()).0, (stack() as *const [u64; STACK_WORDS]).read()) }
-}
-
 /// The bytes of the stack's window that are not below `rsp`.
 fn above(window: &[u64; STACK_WORDS], rsp: u64) -> impl Iterator<Item = u64> {
     let below = rsp.saturating_sub(stack()).min(8 * STACK_WORDS as u64);

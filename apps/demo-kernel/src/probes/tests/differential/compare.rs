@@ -43,6 +43,16 @@ pub(super) enum Way {
 }
 
 impl Way {
+    /// Whether something else may come out when this is the best way, and `stepping` is asked for.
+    fn differs(self, stepping: Stepping) -> bool {
+        match stepping {
+            Stepping::Best => false,
+            Stepping::Boosted => self != Self::Boosted,
+            Stepping::SecondBreakpoint => self != Self::Emulated,
+            Stepping::SingleStep => true,
+        }
+    }
+
     fn of(listed: &Listed) -> Result<Self, String> {
         match listed.placement.as_str() {
             "breakpoint, emulated" => Ok(Self::Emulated),
@@ -54,12 +64,10 @@ impl Way {
     }
 }
 
-/// Forms of a class, and how they were executed.
+/// How the forms of a class were executed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Class {
     pub(super) name: &'static str,
-    /// How many.
-    pub(super) forms: usize,
     /// How many were planted, by [`Way`].
     pub(super) planted: [usize; 4],
 }
@@ -150,21 +158,28 @@ impl Chunk<'_> {
         self.area.fill(self.forms)?;
         let native: Vec<Vec<Outcome>> = (0..self.forms.len()).map(|cell| self.runs(cell).collect()).collect();
         (self.tamper.before)(self.area)?;
+        let mut best = Vec::new();
         for stepping in WAYS {
-            let first = stepping == WAYS[0];
-            let ways = self.plant(stepping, |refused| summary.refused.extend(first.then_some(refused)))?;
+            let ways = self.plant(stepping, &best, &mut summary.refused)?;
             for (cell, way) in ways.iter().enumerate() {
-                let class = summary.class(self.forms[cell].class);
-                class.forms += usize::from(first);
-                let Some(way) = *way else { continue };
-                class.planted[way as usize] += 1;
-                for (state, probed) in self.runs(cell).enumerate() {
-                    summary.add(&self.forms[cell], cell, self.seed(cell, state as u64), way, &native[cell][state], probed);
-                }
+                self.probed(cell, *way, &native[cell], summary);
             }
             self.remove(&ways)?;
+            if best.is_empty() {
+                best = ways;
+            }
         }
         Ok(())
+    }
+
+    /// Compares the runs of a probed cell with the native ones.
+    fn probed(&self, cell: usize, way: Option<Way>, native: &[Outcome], summary: &mut Summary) {
+        let class = summary.class(self.forms[cell].class);
+        let Some(way) = way else { return };
+        class.planted[way as usize] += 1;
+        for (state, probed) in self.runs(cell).enumerate() {
+            summary.add(&self.forms[cell], cell, self.seed(cell, state as u64), way, &native[state], probed);
+        }
     }
 
     fn seed(&self, cell: usize, state: u64) -> u64 {
@@ -175,35 +190,44 @@ impl Chunk<'_> {
     /// Runs the form of a cell from each state.
     fn runs(&self, cell: usize) -> impl Iterator<Item = Outcome> {
         let form = &self.forms[cell];
-        (0..self.states).map(move |state| {
-            self.area.run(bench::address(cell), &State::new(form, self.seed(cell, state)))
-        })
+        (0..self.states)
+            .map(move |state| self.area.run(bench::address(cell), &State::new(form, self.seed(cell, state))))
     }
 
-    /// Puts a probe on each form, and gives how it is placed, if it is not refused.
-    fn plant(&self, stepping: Stepping, mut refuse: impl FnMut(String)) -> Result<Vec<Option<Way>>, String> {
-        let addresses: Vec<u64> = (0..self.forms.len()).map(bench::address).collect();
+    /// Puts a probe on each form, and gives how it is placed if it is. Forms are left out whose best way is what would
+    /// come out again, and those that are refused; the latter are told of once.
+    fn plant(
+        &self,
+        stepping: Stepping,
+        best: &[Option<Way>],
+        refusals: &mut Vec<String>,
+    ) -> Result<Vec<Option<Way>>, String> {
+        let cells = (0..self.forms.len()).filter(|&cell| match best.get(cell) {
+            Some(&best) => best.is_some_and(|best| best.differs(stepping)),
+            None => true,
+        });
+        let addresses: Vec<u64> = cells.map(bench::address).collect();
         let listed: Vec<Listed> = with_control(|control| {
             control.set_stepping(stepping);
             let refused = match self.tamper.handler {
                 None => control.count_all("differential", &addresses),
                 Some(handler) => {
-                    let attach = |(cell, &at): (usize, &u64)| {
-                        control.attach(&format!("differential_{cell}"), at, handler).err().map(|error| (at, error))
+                    let attach = |&at: &u64| {
+                        control.attach(&format!("differential_{at:x}"), at, handler).err().map(|error| (at, error))
                     };
-                    addresses.iter().enumerate().filter_map(attach).collect()
+                    addresses.iter().filter_map(attach).collect()
                 }
             };
             control.set_stepping(Stepping::Best);
             for (address, why) in refused {
-                let cell = addresses.iter().position(|&at| at == address);
-                refuse(format!("{:?}: {why}", cell.map(|cell| self.forms[cell])));
+                let cell = (0..self.forms.len()).find(|&cell| bench::address(cell) == address);
+                refusals.push(format!("{:?}: {why}", cell.map(|cell| self.forms[cell])));
             }
             control.list().collect()
         })?;
         (self.tamper.planted)(self.area)?;
-        let way = |at: &u64| listed.iter().find(|one| one.address == *at).map(Way::of).transpose();
-        addresses.iter().map(way).collect()
+        let at = |cell| listed.iter().find(|one| one.address == bench::address(cell));
+        (0..self.forms.len()).map(|cell| at(cell).map(Way::of).transpose()).collect()
     }
 
     /// Takes the probes off. Each was hit by each run.
@@ -225,7 +249,7 @@ impl Chunk<'_> {
 impl Summary {
     fn class(&mut self, name: &'static str) -> &mut Class {
         let index = self.classes.iter().position(|class| class.name == name).unwrap_or_else(|| {
-            self.classes.push(Class { name, forms: 0, planted: [0; 4] });
+            self.classes.push(Class { name, planted: [0; 4] });
             self.classes.len() - 1
         });
         &mut self.classes[index]
@@ -240,7 +264,6 @@ impl Summary {
             return;
         }
         self.failed += 1;
-        crate::println!("DIFF {form:?} {way:?} {:?}", fields(native, &probed));
         if self.differences.len() < KEPT {
             let fields = fields(native, &probed);
             let (form, address, native) = (*form, bench::address(cell), *native);

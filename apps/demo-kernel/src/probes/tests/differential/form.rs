@@ -90,14 +90,8 @@ impl fmt::Debug for Form {
 impl Form {
     /// These bytes, as they are. There is room for 15.
     pub(super) fn new(class: &'static str, code: &[u8]) -> Self {
-        let mut form = Self {
-            class,
-            bytes: [0; MOST],
-            length: 0,
-            fix: Fix::None,
-            needs: Needs::NOTHING,
-            target: Target::None,
-        };
+        let mut form =
+            Self { class, bytes: [0; MOST], length: 0, fix: Fix::None, needs: Needs::NOTHING, target: Target::None };
         form.push(code);
         form
     }
@@ -188,8 +182,7 @@ impl Coded<'_> {
             Place::Indexed(base, index, ..) => (base, index),
             Place::Data => (0, 0),
         };
-        let rex =
-            0x40 | u8::from(self.wide) << 3 | (self.register >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+        let rex = 0x40 | u8::from(self.wide) << 3 | (self.register >> 3) << 2 | (index >> 3) << 1 | base >> 3;
         if rex != 0x40 {
             form.push(&[rex]);
         }

@@ -15,8 +15,7 @@ const POINTERS: [usize; 6] = [gpr::RBX, gpr::RSI, gpr::RDI, 8, 12, 13];
 /// Registers that hold addresses to arrive at.
 const TARGETS: [usize; 2] = [11, 14];
 /// Flags that arithmetic sets, direction and interrupts.
-const ORDINARY: u64 =
-    flags::CF | flags::PF | flags::AF | flags::ZF | flags::SF | flags::OF | flags::DF | flags::IF;
+const ORDINARY: u64 = flags::CF | flags::PF | flags::AF | flags::ZF | flags::SF | flags::OF | flags::DF | flags::IF;
 /// Flags that a kernel may set besides. Not the trap flag, which is the engine's means.
 const RARE: u64 = flags::IOPL | flags::NT | flags::AC | flags::ID;
 
@@ -38,8 +37,7 @@ impl State {
     pub(super) fn new(form: &Form, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let allocates = form.needs.has(Needs::ALLOCATES);
-        let mut state =
-            Self { regs: Regs::default(), data: [0; DATA_WORDS], stack: [0; STACK_WORDS], allocates };
+        let mut state = Self { regs: Regs::default(), data: [0; DATA_WORDS], stack: [0; STACK_WORDS], allocates };
         state.registers(form, &mut random);
         state.memory(form, &mut random);
         state.top(form, &mut random);
@@ -118,8 +116,7 @@ impl State {
 
 /// Words of memory mean something, or are accessed as such: pointers to them are aligned.
 fn is_aligned(form: &Form) -> bool {
-    const WORDS: [Needs; 5] =
-        [Needs::TARGETS, Needs::FAR, Needs::POINTER_TOP, Needs::FLAGS_TOP, Needs::ALIGNED];
+    const WORDS: [Needs; 5] = [Needs::TARGETS, Needs::FAR, Needs::POINTER_TOP, Needs::FLAGS_TOP, Needs::ALIGNED];
     WORDS.into_iter().any(|need| form.needs.has(need))
 }
 

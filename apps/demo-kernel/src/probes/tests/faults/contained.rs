@@ -11,7 +11,7 @@ use isa::x86::gpr;
 
 use super::STEPPINGS;
 use super::displaced::{probed, watching};
-use super::programs::{PAGES, Registers, like, memory, program, renew_memory, run};
+use super::programs::{Registers, edge, like, memory, program, run};
 use crate::arch::copy;
 use crate::mm::{PAGE, lazy};
 use crate::probes::Demo;
@@ -66,8 +66,17 @@ fn faults_in_disorder(_: &mut Regs) -> Next {
     // SAFETY: does not come back: the fault ends the handler, and the engine restores what it has kept.
     unsafe {
         asm!(
-            "sub rsp, 1000", "xor ebx, ebx", "mov rbp, -1", "mov r12, rbp", "mov r13, rbp", "mov r14, rbp",
-            "mov r15, rbp", "std", "stc", "ud2", options(noreturn)
+            "sub rsp, 1000",
+            "xor ebx, ebx",
+            "mov rbp, -1",
+            "mov r12, rbp",
+            "mov r13, rbp",
+            "mov r14, rbp",
+            "mov r15, rbp",
+            "std",
+            "stc",
+            "ud2",
+            options(noreturn)
         )
     }
 }
@@ -135,12 +144,11 @@ pub(super) fn every_kind() -> Result<(), String> {
 
 /// The handler's fault is contained, the instruction's is the kernel's.
 pub(super) fn at_faulting_instruction() -> Result<(), String> {
-    renew_memory();
-    for name in ["movs", "divide"] {
+    for name in ["movs_down", "divide"] {
         let program = program(name)?;
         let mut registers = Registers::new();
-        registers.gpr[gpr::RDI] = memory() + PAGES * PAGE - 10;
-        registers.gpr[gpr::RSI] = memory();
+        registers.gpr[gpr::RDI] = memory() + 500;
+        registers.gpr[gpr::RSI] = edge() + 10;
         registers.gpr[gpr::RCX] = if name == "divide" { 0 } else { 100 };
         let control = watching(|| Ok(run(program, registers)))?;
         check(control.seen.len() >= 2, || "no fault".into())?;
@@ -296,7 +304,7 @@ pub(super) fn touches_demand_zero() -> Result<(), String> {
 }
 
 fn reads_with_care(_: &mut Regs) -> Next {
-    let found = [0x10, 1 << 63, memory() + PAGES * PAGE].map(copy::read_u64);
+    let found = [0x10, 1 << 63, edge() - 8].map(copy::read_u64);
     NESTED.store(found.iter().filter(|f| f.is_none()).count() as u64, Relaxed);
     Next::Step
 }
@@ -304,7 +312,6 @@ fn reads_with_care(_: &mut Regs) -> Next {
 /// The exception table comes before the end of the handler.
 pub(super) fn guarded_read() -> Result<(), String> {
     let sum = program("sum")?;
-    renew_memory();
     NESTED.store(0, Relaxed);
     attach("faults_care", sum.at, reads_with_care)?;
     run(sum, Registers::new());
@@ -317,8 +324,7 @@ pub(super) fn guarded_read() -> Result<(), String> {
 pub(super) fn fetch_arguments() -> Result<(), String> {
     let sum = program("sum")?;
     let lazy = lazy::reserve(PAGE);
-    renew_memory();
-    for (how, bad) in STEPPINGS.into_iter().zip([0x10, 1 << 63, memory() + PAGES * PAGE, lazy]) {
+    for (how, bad) in STEPPINGS.into_iter().zip([0x10, 1 << 63, edge() - 64, lazy]) {
         let mut registers = Registers::new();
         registers.gpr[gpr::RDI] = bad;
         stepping(how, || {

@@ -55,9 +55,8 @@ pub(super) fn every_instruction() -> Result<(), String> {
             // Whoever is refused must say why; a few instructions may be.
             check(refused.len() < 4, || format!("{} refused: {}", refused.len(), refused[0].1))?;
             let outcome = run(movs, writes());
-            let (hits, missed) = with_control(|c| {
-                c.list().fold((0, 0), |(h, m), l| (h + l.counts.hits, m + l.counts.missed))
-            })?;
+            let (hits, missed) =
+                with_control(|c| c.list().fold((0, 0), |(h, m), l| (h + l.counts.hits, m + l.counts.missed)))?;
             with_control(|c| c.remove_all())?.map_err(|e| e.to_string())?;
             with_control(|c| c.records())?;
             like(&format!("{how:?}"), &outcome, &control)?;
@@ -74,7 +73,11 @@ pub(super) fn counts_faults() -> Result<(), String> {
     for how in STEPPINGS {
         stepping(how, || {
             let instruction = format!("p:faults_movs {:#x} count=%cx:u64", movs.at);
-            define(&["p:faults_zero demand_zero at=$arg1:x64", "r:faults_zeroed demand_zero done=$retval:u8", &instruction])?;
+            define(&[
+                "p:faults_zero demand_zero at=$arg1:x64",
+                "r:faults_zeroed demand_zero done=$retval:u8",
+                &instruction,
+            ])?;
             run(movs, writes());
             let (entries, returns) = (counts("faults_zero")?, counts("faults_zeroed")?);
             let instruction = counts("faults_movs")?;

@@ -15,7 +15,7 @@ use isa::x86::{Regs, flags, gpr};
 use super::super::check;
 use crate::arch::copy;
 use crate::arch::trap::Frame;
-use crate::mm::{PAGE, lazy};
+use crate::mm::{PAGE, lazy, stacks};
 use crate::{ksyms, sched};
 
 /// A program: its function, the instruction that it is about, and the one behind.
@@ -227,8 +227,7 @@ struct Log {
 // SAFETY: written in the trap handlers of one thread (`thread`), read by that thread outside of them.
 unsafe impl Sync for Log {}
 
-static LOG: Log =
-    Log { thread: AtomicU64::new(0), count: AtomicU64::new(0), seen: UnsafeCell::new([None; MOST_SEEN]) };
+static LOG: Log = Log { thread: AtomicU64::new(0), count: AtomicU64::new(0), seen: UnsafeCell::new([None; MOST_SEEN]) };
 /// Where the hook goes on.
 static GO_ON: AtomicU64 = AtomicU64::new(0);
 
@@ -264,22 +263,26 @@ pub(super) struct Outcome {
     pages: Vec<Option<Vec<u8>>>,
 }
 
-/// Pages of demand-zero memory that a program may have; the one behind is never mapped.
+/// Pages of demand-zero memory that a program may have.
 pub(super) const PAGES: u64 = 4;
 
-static MEMORY: AtomicU64 = AtomicU64::new(0);
-
-/// Demand-zero memory for programs, the same in every run until it is renewed.
+/// Demand-zero memory for programs, the same in every run.
 pub(super) fn memory() -> u64 {
-    if MEMORY.load(Relaxed) == 0 {
-        renew_memory();
-    }
-    MEMORY.load(Relaxed)
+    static MEMORY: AtomicU64 = AtomicU64::new(0);
+    once(&MEMORY, || lazy::reserve(PAGES * PAGE))
 }
 
-/// From now on programs get other memory: what lies behind it was never anybody's.
-pub(super) fn renew_memory() {
-    MEMORY.store(lazy::reserve(PAGES * PAGE), Relaxed);
+/// An address from which on memory is there, and nobody else's; below it nothing is mapped: the low end of a stack.
+pub(super) fn edge() -> u64 {
+    static EDGE: AtomicU64 = AtomicU64::new(0);
+    once(&EDGE, || stacks::Stack::new().into_top() - stacks::BYTES)
+}
+
+fn once(place: &AtomicU64, make: impl FnOnce() -> u64) -> u64 {
+    if place.load(Relaxed) == 0 {
+        place.store(make(), Relaxed);
+    }
+    place.load(Relaxed)
 }
 
 /// Runs a program with demand-zero memory that nobody has touched.

@@ -100,7 +100,7 @@ pub(super) fn order() -> Result<(), String> {
         for how in STEPPINGS {
             stepping(how, || {
                 same("probes", count_everywhere("notifiers_helper")? > 0, true)?;
-                super::notifiers_helper(1);
+                core::hint::black_box(super::notifiers_helper(core::hint::black_box(1)));
                 let (hits, missed) = take_counts()?;
                 check(hits >= 1 && missed == 0, || format!("{hits} hits, {missed} missed"))?;
                 same("asked about a probe", LOG.take(), vec![])
@@ -295,8 +295,7 @@ pub(super) fn come_and_go() -> Result<(), String> {
     TRAPS.store(0, Relaxed);
     WRONG.store(0, Relaxed);
     let (rounds, unclaimed) = with(&[&TAKER], || {
-        let threads: Vec<_> =
-            (1..cpu::count().max(2)).map(|n| sched::spawn("notifiers", traps, n)).collect();
+        let threads: Vec<_> = (1..cpu::count().max(2)).map(|n| sched::spawn("notifiers", traps, n)).collect();
         let end = time::now_ns() + 100_000_000;
         let mut rounds = 0_u64;
         let mut failed = 0;

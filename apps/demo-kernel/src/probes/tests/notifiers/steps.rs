@@ -1,7 +1,8 @@
 //! A program that steps itself, by the trap flag.
 //!
-//! What is right: a program that steps itself finds the same trap behind every instruction, whether it is probed or not,
-//! and at its own addresses; kprobes' own steps it never finds.
+//! What is right: a program that steps itself finds a trap behind every instruction, at its own addresses, and never
+//! kprobes' own steps. The trap behind a probed instruction may be missing: the breakpoint's has come in its place, and
+//! takes the pending step with it (SDM volume 3, section 18.3.1.4; Linux is the same).
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -117,34 +118,20 @@ fn probed(how: Stepping, place: u64) -> Result<Vec<u64>, String> {
     Ok(seen)
 }
 
-/// At the least: behind a probe the program goes on stepping, finds no trap anywhere but at its own instructions, and the
-/// last ones are as ever.
+/// The program goes on stepping behind a probe, at its own addresses.
 pub(super) fn flag_survives() -> Result<(), String> {
-    for how in STEPPINGS {
-        for (n, place) in places().into_iter().enumerate().take(6) {
-            let seen = probed(how, place)?;
-            let what = format!("probe at instruction {n}, {how:?}");
-            let after: Vec<u64> = places()[n + 2..].to_vec();
-            check(seen.ends_with(&after), || format!("{what}: steps at {:?}", relative(&seen)))?;
-            let foreign: Vec<u64> = seen.iter().copied().filter(|a| !places().contains(a)).collect();
-            check(foreign.is_empty(), || format!("{what}: a step at {foreign:x?}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// A trap behind each instruction, as without a probe.
-pub(super) fn through_probes() -> Result<(), String> {
+    let all = &places()[1..];
     let mut wrong = Vec::new();
     for how in STEPPINGS {
         for (n, place) in places().into_iter().enumerate().take(8) {
             let seen = probed(how, place)?;
-            if seen != places()[1..] {
+            let without: Vec<u64> = all.iter().copied().filter(|&a| a != places()[n + 1]).collect();
+            if seen != all && seen != without {
                 wrong.push(format!("{how:?} at {n}: {:?}", relative(&seen)));
             }
         }
     }
-    check(wrong.is_empty(), || format!("should be {:?}: {}", relative(&places()[1..]), wrong.join("; ")))
+    check(wrong.is_empty(), || format!("should be {:?}, but: {}", relative(all), wrong.join("; ")))
 }
 
 /// The `popfq` that ends the stepping is probed: the flag that it loads is the one that counts.

@@ -2,6 +2,7 @@
 
 .macro function name
 .section .text.processors_\name, "ax", @progbits
+.globl processors_\name
 .type processors_\name, @function
 processors_\name:
 .endm
@@ -67,3 +68,5 @@ end fifty
 .balign 8
 processors_one: .quad 1
 .text
+.purgem function
+.purgem end

@@ -17,26 +17,30 @@ pub(in crate::probes::tests) const STEPPINGS: [Stepping; 4] =
 
 type Verdict = Result<(), String>;
 
-/// Threads that do the same thing, each with its own number.
+/// Threads that do the same thing.
 struct Crew<'a> {
     work: &'a (dyn Fn(usize) -> Verdict + Sync),
     size: usize,
-    next: AtomicUsize,
     /// How many have come; they begin together.
     gathered: AtomicUsize,
     failure: IrqLock<Option<String>>,
 }
 
-impl Crew<'_> {
-    fn member(crew: usize) {
+/// One of them.
+struct Member<'a> {
+    crew: &'a Crew<'a>,
+    number: usize,
+}
+
+impl Member<'_> {
+    fn run(member: usize) {
         // SAFETY: `crew` below passes the address of a value that it keeps until this thread has ended.
-        let crew = unsafe { &*(crew as *const Crew<'_>) };
-        let number = crew.next.fetch_add(1, Ordering::Relaxed);
+        let Member { crew, number } = unsafe { &*(member as *const Member<'_>) };
         crew.gathered.fetch_add(1, Ordering::AcqRel);
         while crew.gathered.load(Ordering::Acquire) < crew.size {
             sched::yield_now();
         }
-        if let Err(why) = (crew.work)(number) {
+        if let Err(why) = (crew.work)(*number) {
             crew.failure.lock().get_or_insert(why);
         }
     }
@@ -48,25 +52,27 @@ fn crew<R>(
     work: &(dyn Fn(usize) -> Verdict + Sync),
     meanwhile: impl FnOnce() -> R,
 ) -> Result<R, String> {
-    let (next, gathered) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let crew = Crew { work, size: places.len(), next, gathered, failure: IrqLock::new(None) };
-    let spawn = |&place: &Option<usize>| sched::spawn_on(place, "crew", Crew::member, &raw const crew as usize);
-    let threads: Vec<_> = places.iter().map(spawn).collect();
+    let crew = Crew { work, size: places.len(), gathered: AtomicUsize::new(0), failure: IrqLock::new(None) };
+    let members: Vec<_> = (0..places.len()).map(|number| Member { crew: &crew, number }).collect();
+    let spawn = |(&place, member): (&Option<usize>, &Member<'_>)| {
+        sched::spawn_on(place, "crew", Member::run, &raw const *member as usize)
+    };
+    let threads: Vec<_> = places.iter().zip(&members).map(spawn).collect();
     let result = meanwhile();
     threads.into_iter().for_each(sched::join);
     let failure = crew.failure.lock().take();
     failure.map_or(Ok(result), Err)
 }
 
-/// Does `work` on all processors at once; it is given a number of its own. The first error counts.
-pub(in crate::probes::tests) fn everywhere(work: impl Fn(usize) -> Verdict + Sync) -> Verdict {
-    let places: Vec<_> = (0..cpu::count()).map(Some).collect();
-    crew(&places, &work, || ())
+/// Does `work` in threads at these processors (`None`: anywhere), which are given their number. The first error counts.
+pub(in crate::probes::tests) fn placed(places: &[Option<usize>], work: impl Fn(usize) -> Verdict + Sync) -> Verdict {
+    crew(places, &work, || ())
 }
 
-/// Does `work` in `count` threads that may run anywhere.
-pub(in crate::probes::tests) fn threads(count: usize, work: impl Fn(usize) -> Verdict + Sync) -> Verdict {
-    crew(&alloc::vec![None; count], &work, || ())
+/// Does `work` on all processors at once, which are given their number.
+pub(in crate::probes::tests) fn everywhere(work: impl Fn(usize) -> Verdict + Sync) -> Verdict {
+    let places: Vec<_> = (0..cpu::count()).map(Some).collect();
+    placed(&places, work)
 }
 
 /// Does `work` again and again on the other processors (on the only one, in turns) while `main` runs on the first one.

@@ -5,9 +5,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{refusals_target, refused, refused_with, still_works, target};
+use crate::ksyms;
 use crate::probes::tests::{check, counts, define, remove, same};
 use crate::probes::with_control;
-use crate::ksyms;
 
 mod one {
     #[inline(never)]
@@ -30,7 +30,10 @@ pub(super) fn symbols() -> Result<(), String> {
     refused_with("p nothing_is_called_like_this_at_all", &["no such symbol"])?;
     refused_with("p REFUSALS_DATA", &["is no function"])?;
     same("both are there", one::refusals_twice(1) + two::refusals_twice(1), 5)?;
-    refused_with("p refusals_twice", &["several symbols have this name", "one::refusals_twice", "two::refusals_twice"])?;
+    refused_with(
+        "p refusals_twice",
+        &["several symbols have this name", "one::refusals_twice", "two::refusals_twice"],
+    )?;
     refused_with("p refusals_target value=@nothing_like_this", &["^"])?;
     // In full each means one.
     let full = ksyms::all().iter().find(|s| s.name.ends_with("one::refusals_twice"));
@@ -185,10 +188,62 @@ impl Random {
 }
 
 const PIECES: &[&str] = &[
-    "p", "r", "-", ":", "/", " ", " ", " ", "+", "-", "@", "$", "%", "(", ")", "[", "]", "=", "\\", "\"", "#", ".", ",",
-    "0x", "0", "1", "9", "ffffffffffffffff", "18446744073709551616", "refusals_target", "kprobes", "refusals_garbage",
-    "demand_zero", "arg1", "retval", "stack", "comm", "di", "ax", "ip", "flags", "u8", "u64", "string", "symbol",
-    "b4@0/8", "x64", "\t", "\u{e9}", "\u{1f980}", "\0", "\n", "%return", "nothing", "-:", "trap_fault",
+    "p",
+    "r",
+    "-",
+    ":",
+    "/",
+    " ",
+    " ",
+    " ",
+    "+",
+    "-",
+    "@",
+    "$",
+    "%",
+    "(",
+    ")",
+    "[",
+    "]",
+    "=",
+    "\\",
+    "\"",
+    "#",
+    ".",
+    ",",
+    "0x",
+    "0",
+    "1",
+    "9",
+    "ffffffffffffffff",
+    "18446744073709551616",
+    "refusals_target",
+    "kprobes",
+    "refusals_garbage",
+    "demand_zero",
+    "arg1",
+    "retval",
+    "stack",
+    "comm",
+    "di",
+    "ax",
+    "ip",
+    "flags",
+    "u8",
+    "u64",
+    "string",
+    "symbol",
+    "b4@0/8",
+    "x64",
+    "\t",
+    "\u{e9}",
+    "\u{1f980}",
+    "\0",
+    "\n",
+    "%return",
+    "nothing",
+    "-:",
+    "trap_fault",
 ];
 
 /// Does what a line says; whatever it has planted goes again.

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use host_bare::{Kernel, Next, Regs};
 use isa::x86::gpr;
 
-use super::{TARGET_BYTES, refused, refused_with, refusals_target, still_works, target};
+use super::{TARGET_BYTES, refusals_target, refused, refused_with, still_works, target};
 use crate::arch::copy;
 use crate::arch::trap::{self, Frame};
 use crate::ksyms;
@@ -20,7 +20,7 @@ use crate::probes::tests::{check, define, remove, same};
 use crate::probes::with_control;
 
 const ITSELF: &str = "is part of kprobes itself";
-const NO_CODE: &str = "is not in the program's code";
+const NO_CODE: &str = "is not in the target's code";
 
 /// Probes of each kind at an address are refused, and this is said.
 fn refused_at(address: u64, why: &str) -> Result<(), String> {
@@ -145,14 +145,17 @@ pub(super) fn no_code() -> Result<(), String> {
 pub(super) fn middle() -> Result<(), String> {
     let boundaries = [0, 4, 10, 13, TARGET_BYTES];
     for offset in 0..TARGET_BYTES {
-        let [before, after] = match boundaries.partition_point(|&b| b <= offset) {
-            n => [boundaries[n - 1], boundaries[n]],
-        };
+        let next = boundaries.partition_point(|&b| b <= offset);
+        let [before, after] = [boundaries[next - 1], boundaries[next]];
         if before == offset {
             continue;
         }
         let address = format!("{:#x} is no instruction boundary", target() + offset);
-        let around = format!("inside the instruction at {:#x}; the next one begins at {:#x}", target() + before, target() + after);
+        let around = format!(
+            "inside the instruction at {:#x}; the next one begins at {:#x}",
+            target() + before,
+            target() + after
+        );
         let caret = "\n    ^";
         refused_with(&format!("p refusals_target+{offset}"), &[&address, &around, caret, "first byte"])?;
         refused_with(&format!("p {:#x}", target() + offset), &[&address, &around])?;
@@ -203,7 +206,7 @@ macro_rules! instructions {
 
 instructions! {
     int3: "int3", "a breakpoint that is not ours";
-    int1: "int1", "breakpoint already";
+    int1: ".byte 0xf1", "breakpoint already";
     int_n: "int 0x80", "a software interrupt";
     ud2: "ud2", "always raises #UD";
     iretq: "iretq", "change of privilege level";
@@ -304,7 +307,9 @@ pub(super) fn foreign_before() -> Result<(), String> {
         remove(&["refusals_inside"])?;
     }
     poke(function + 1, old)?;
-    check(inside.is_err(), || "a probe was planted in an instruction whose first byte is a debugger's breakpoint".into())?;
+    check(inside.is_err(), || {
+        "a probe was planted in an instruction whose first byte is a debugger's breakpoint".into()
+    })?;
     // Seen as it is, the function takes probes.
     refused_with(&format!("p {:#x}", function + 2), &["inside the instruction"])?;
     define(&["p:refusals_hides refusals_hides+1"])?;

@@ -46,7 +46,8 @@ pub(super) fn long_chain() -> Result<(), String> {
         }
     }
     refusals_target(1);
-    let silent: Vec<&String> = planted.iter().filter(|name| counts(name).is_ok_and(|c| c.hits + c.missed != 1)).collect();
+    let silent: Vec<&String> =
+        planted.iter().filter(|name| counts(name).is_ok_and(|c| c.hits + c.missed != 1)).collect();
     let result = check(silent.is_empty() && planted.len() >= 256, || {
         format!("{} planted, {} of them neither run nor are counted as missed", planted.len(), silent.len())
     });
