@@ -1,6 +1,6 @@
 //! What a kernel supplies.
 
-use crate::{Engine, Regs};
+use crate::{Engine, Regs, guarded};
 use alloc::string::String;
 use core::fmt::Debug;
 
@@ -21,7 +21,14 @@ pub struct Symbol {
 ///
 /// Those of the first group are called in trap context, with interrupts off, possibly in an interrupt that cannot be
 /// masked: they must not allocate, lock, or be probed themselves.
-pub trait Kernel: Copy + Debug + Send + Sync + 'static {
+///
+/// # Safety
+///
+/// kprobes writes text and stacks through these functions, and trusts what they say: `processor` gives no number to two
+/// processors at once, `read_word` and `write_word` access what they are told or refuse, `allocate_code` gives memory
+/// that nobody else uses, `write_text` writes nothing but what it is told, and the registers that the kernel gives to
+/// kprobes are those that execution goes on with.
+pub unsafe trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// Whether the breakpoint's stub leaves [`crate::STACK_GAP`] bytes below the interrupted stack.
     const STACK_GAP: bool = true;
 
@@ -31,18 +38,32 @@ pub trait Kernel: Copy + Debug + Send + Sync + 'static {
     fn processor() -> usize;
     /// The running thread's identity, not 0.
     fn thread() -> u64;
-    /// Its name, padded with zeros.
-    fn thread_name(out: &mut [u8; 16]);
+    /// The number by which people know it, in records.
+    fn thread_number() -> u32 {
+        Self::thread() as u32
+    }
+    /// Its name, padded with zeros; none, if it cannot be had without a lock.
+    fn thread_name(out: &mut [u8; 16]) {
+        *out = [0; 16];
+    }
     /// Nanoseconds since some beginning.
     fn now() -> u64;
     /// Reads memory, whatever the address is; false when not all of it can be read.
-    fn read(address: u64, out: &mut [u8]) -> bool;
-    /// Writes a word of memory, whatever the address is; false when it cannot be written.
-    fn write_word(address: u64, value: u64) -> bool;
+    fn read(address: u64, out: &mut [u8]) -> bool {
+        guarded::read(address, out)
+    }
     /// Reads a word of memory, whatever the address is.
     fn read_word(address: u64) -> Option<u64> {
-        let mut bytes = [0; 8];
-        Self::read(address, &mut bytes).then(|| u64::from_le_bytes(bytes))
+        guarded::read_word(address)
+    }
+    /// Writes a word of memory, whatever the address is; false when it cannot be written.
+    ///
+    /// # Safety
+    ///
+    /// If memory is there, it is the caller's to change.
+    unsafe fn write_word(address: u64, value: u64) -> bool {
+        // SAFETY: the same promise.
+        unsafe { guarded::write_word(address, value) }
     }
 
     /// How many processors there are. Called when the engine is made.
@@ -57,9 +78,11 @@ pub trait Kernel: Copy + Debug + Send + Sync + 'static {
     fn symbol(name: &str) -> Result<Symbol, String>;
     /// Whether `address` is in the kernel's text.
     fn is_text(address: u64) -> bool;
-    /// Whether no probe may be placed at `address`: code that runs before kprobes knows that it runs.
+    /// Whether no probe may be placed at `address`: code that runs before kprobes knows that it runs, and text that the
+    /// kernel itself changes while it runs (static keys, tracepoints).
     fn is_noprobe(address: u64) -> bool;
-    /// Executable memory that nobody may write, within 1 GiB of the kernel's text; never given back.
+    /// Executable memory that nobody may write, within 1 GiB of the kernel's text, at a multiple of
+    /// [`hit::SLOT_BYTES`]; never given back.
     fn allocate_code(bytes: usize) -> Option<u64>;
     /// Writes to text or to what [`allocate_code`](Kernel::allocate_code) gave, one byte after the other in the order
     /// of their addresses, through a mapping of the kernel's choice. False when that is impossible.

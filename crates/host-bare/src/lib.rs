@@ -56,6 +56,7 @@ mod control;
 mod die;
 mod engine;
 mod error;
+pub mod guarded;
 mod handler;
 mod host;
 mod kernel;

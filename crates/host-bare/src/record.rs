@@ -42,7 +42,7 @@ fn write_with<K: Kernel>(
         event: probe.id.load(Ordering::Relaxed),
         is_return,
         time: K::now(),
-        thread: K::thread() as u32,
+        thread: K::thread_number(),
         cpu: K::processor() as u32,
         process: 0,
         address: if is_return { probe.data.load(Ordering::Relaxed) } else { regs.rip },

@@ -33,7 +33,8 @@ impl<K: Kernel> isa::Memory for Guarded<K> {
     }
 
     fn write(&mut self, addr: u64, _: isa::Width, value: u64) -> Result<(), isa::Fault> {
-        K::write_word(addr, value).then_some(()).ok_or(isa::Fault { addr, write: true })
+        // SAFETY: where the emulated instruction would write, in the code that it was taken from.
+        unsafe { K::write_word(addr, value) }.then_some(()).ok_or(isa::Fault { addr, write: true })
     }
 
     fn segment_base(&self, segment: isa::Segment) -> u64 {
@@ -136,7 +137,8 @@ impl<K: Kernel> Host for TrapHost<'_, K> {
 
     fn exchange(&self, address: u64, old: u64, new: u64) -> bool {
         // A kernel's return slot is its own thread's, which is here: nobody else writes it.
-        K::read_word(address) == Some(old) && K::write_word(address, new)
+        // SAFETY: the hit path changes return addresses only: of a function that was just entered, or that it knows.
+        K::read_word(address) == Some(old) && unsafe { K::write_word(address, new) }
     }
 
     fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {

@@ -159,9 +159,8 @@ fn measure(control: &mut Control<Demo>) -> Result<(), String> {
 fn rows(control: &mut Control<Demo>, others: usize) -> Result<(), String> {
     for kind in &KINDS {
         for place in PLACES.iter().filter(|place| kind.everywhere || place.always) {
-            let Cost { plain, probed } = row(control, kind, place, others == 0).map_err(|error| {
-                format!("{} on {}, {}: {error}", kind.name, place.target.name, place.name)
-            })?;
+            let Cost { plain, probed } = row(control, kind, place, others == 0)
+                .map_err(|error| format!("{} on {}, {}: {error}", kind.name, place.target.name, place.name))?;
             let calls = COPIES as u64 * CALLS;
             println!("row|{}|{}|{}|{others}|{calls}|{plain}|{probed}", kind.name, place.target.name, place.name);
         }

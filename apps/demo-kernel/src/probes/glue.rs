@@ -1,7 +1,7 @@
 //! What kprobes asks of this kernel: all that the author of a kernel writes.
 
 use super::ENGINE;
-use crate::arch::{copy, cpu, ipi, time};
+use crate::arch::{cpu, ipi, time};
 use crate::mm::{alias, exec};
 use crate::{ksyms, sched};
 use alloc::string::{String, ToString};
@@ -21,7 +21,9 @@ fn symbol(symbol: ksyms::Symbol) -> Symbol {
     Symbol { name: symbol.name.to_string(), address, size, is_function: symbol.is_function() }
 }
 
-impl Kernel for Demo {
+// SAFETY: processors are numbered once and know their number; text and code are written by `alias::write` alone, which
+// writes what it is told; the trap stubs restore the registers of the frame.
+unsafe impl Kernel for Demo {
     fn engine() -> Option<&'static Engine<Self>> {
         ENGINE.get()
     }
@@ -42,20 +44,6 @@ impl Kernel for Demo {
 
     fn now() -> u64 {
         time::now_ns()
-    }
-
-    fn read(address: u64, out: &mut [u8]) -> bool {
-        copy::read(address, out)
-    }
-
-    fn read_word(address: u64) -> Option<u64> {
-        copy::read_u64(address)
-    }
-
-    fn write_word(address: u64, value: u64) -> bool {
-        // SAFETY: kprobes writes what the probed instruction would have written, or the return address of the function
-        // that was just entered: the interrupted code's own stack, as `copy::write_u64` asks.
-        unsafe { copy::write_u64(address, value) }
     }
 
     fn processors() -> usize {

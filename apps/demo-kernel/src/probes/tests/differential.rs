@@ -66,9 +66,9 @@ fn print(summary: &Summary, forms: usize, milliseconds: u64, ticks: u64) {
     );
     println!("  {emulated} emulated, {boosted} boosted, {second} by second breakpoint, {single} by trap flag");
     println!("  {faults} have faulted, {interruptible} had interrupts on");
-    println!("  {:<12} planted: emulated boosted second trap-flag", "class");
+    println!("  {:<12} forms, planted: emulated boosted second trap-flag", "class");
     for class in &summary.classes {
         let [emulated, boosted, second, single] = class.planted;
-        println!("  {:<12} {emulated:>17} {boosted:>7} {second:>6} {single:>9}", class.name);
+        println!("  {:<12} {:>5} {emulated:>18} {boosted:>7} {second:>6} {single:>9}", class.name, class.forms);
     }
 }

@@ -68,6 +68,8 @@ impl Way {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Class {
     pub(super) name: &'static str,
+    /// How many there are.
+    pub(super) forms: usize,
     /// How many were planted, by [`Way`].
     pub(super) planted: [usize; 4],
 }
@@ -158,6 +160,7 @@ impl Chunk<'_> {
         self.area.fill(self.forms)?;
         let native: Vec<Vec<Outcome>> = (0..self.forms.len()).map(|cell| self.runs(cell).collect()).collect();
         (self.tamper.before)(self.area)?;
+        self.forms.iter().for_each(|form| summary.class(form.class).forms += 1);
         let mut best = Vec::new();
         for stepping in WAYS {
             let ways = self.plant(stepping, &best, &mut summary.refused)?;
@@ -225,7 +228,9 @@ impl Chunk<'_> {
             }
             control.list().collect()
         })?;
-        (self.tamper.planted)(self.area)?;
+        if !listed.is_empty() {
+            (self.tamper.planted)(self.area)?;
+        }
         let at = |cell| listed.iter().find(|one| one.address == bench::address(cell));
         (0..self.forms.len()).map(|cell| at(cell).map(Way::of).transpose()).collect()
     }
@@ -249,7 +254,7 @@ impl Chunk<'_> {
 impl Summary {
     fn class(&mut self, name: &'static str) -> &mut Class {
         let index = self.classes.iter().position(|class| class.name == name).unwrap_or_else(|| {
-            self.classes.push(Class { name, planted: [0; 4] });
+            self.classes.push(Class { name, forms: 0, planted: [0; 4] });
             self.classes.len() - 1
         });
         &mut self.classes[index]
