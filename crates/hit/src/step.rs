@@ -133,13 +133,12 @@ pub(crate) fn complete<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Re
 ///
 /// A copy of several instructions, or one that repeats itself, takes several steps.
 pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
-    let stepped = host.stepping().and_then(|s| Some((s, s.site()?)));
-    let Some((stepping, index)) = stepped else { return Outcome::Foreign };
-    let Some(site) = host.site(index) else { return Outcome::Foreign };
+    let stepped = host.stepping().and_then(|s| Some((s, s.site()?, host.site(s.site()?)?)));
+    let single = |site: &Site| site.how.load(Ordering::Relaxed) & Site::SINGLE_STEP != 0;
+    let Some((stepping, index, site)) = stepped.filter(|(_, _, site)| single(site)) else {
+        return foreign_step(host, regs);
+    };
     let how = site.how.load(Ordering::Relaxed);
-    if how & Site::SINGLE_STEP == 0 {
-        return Outcome::Foreign;
-    }
     let (done, code) = Site::lengths(how);
     let offset = H::Isa::pc(regs).wrapping_sub(site.slot.load(Ordering::Relaxed));
     if offset < code && (done == 0 || offset < done) {
@@ -153,6 +152,46 @@ pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     Outcome::Handled
 }
 
+/// The program steps itself, and may do so in a slot: whoever it tells shall see it behind the original, and not before
+/// the instruction is complete. (The step at the breakpoint itself is lost: the trap has taken its place.)
+fn foreign_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
+    let Some(place) = in_slot(host, H::Isa::pc(regs)) else { return Outcome::Foreign };
+    if place.delta == 0 {
+        return Outcome::Handled;
+    }
+    place.tell_truth::<H>(regs);
+    Outcome::Foreign
+}
+
+/// What a place in a slot stands for.
+struct Place<'h> {
+    index: u64,
+    site: &'h Site,
+    slot: u64,
+    delta: i64,
+    pushed: u64,
+}
+
+impl Place<'_> {
+    /// Sets the registers to what they would be without the probe; gives program counter and stack pointer.
+    fn tell_truth<H: Host>(&self, regs: &mut Regs<H>) -> (u64, u64) {
+        let pc = self.site.address.load(Ordering::Relaxed).wrapping_add_signed(self.delta);
+        let sp = H::Isa::sp(regs).wrapping_add(self.pushed);
+        H::Isa::set_pc(regs, pc);
+        H::Isa::set_sp(regs, sp);
+        (pc, sp)
+    }
+}
+
+/// What `pc` stands for, if it is in a slot that was published.
+fn in_slot<H: Host>(host: &H, pc: u64) -> Option<Place<'_>> {
+    let slot = pc & !(SLOT_BYTES - 1);
+    let entry = host.find(slot).filter(|entry| entry & SLOT != 0)?;
+    let site = host.site(index(entry)).filter(|site| site.slot.load(Ordering::Relaxed) == slot)?;
+    let (delta, pushed) = host.marks(index(entry))?.meaning(pc - slot);
+    Some(Place { index: index(entry), site, slot, delta, pushed })
+}
+
 /// Where a thread was in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Displaced {
@@ -164,21 +203,15 @@ pub struct Displaced {
 /// a step that was under way ends. `None` when it happened elsewhere.
 pub fn displaced<H: Host>(host: &H, regs: &mut Regs<H>) -> Option<Displaced> {
     let (pc, sp) = (H::Isa::pc(regs), H::Isa::sp(regs));
-    let slot = pc & !(SLOT_BYTES - 1);
-    let entry = host.find(slot).filter(|entry| entry & SLOT != 0)?;
-    let site = host.site(index(entry)).filter(|site| site.slot.load(Ordering::Relaxed) == slot)?;
-    let (delta, pushed) = host.marks(index(entry))?.meaning(pc - slot);
-    let how = site.how.load(Ordering::Relaxed);
+    let place = in_slot(host, pc)?;
+    let how = place.site.how.load(Ordering::Relaxed);
     // A boosted copy may have interrupted a step of the same site: then it is not the one that ends.
-    let in_boosted = pc - slot >= boosted(how);
+    let in_boosted = pc - place.slot >= boosted(how);
     let stepped = if how & Site::SECOND_BREAKPOINT != 0 { !in_boosted } else { H::Isa::is_single_stepping(regs) };
     if let Some(stepping) = host.stepping().filter(|_| stepped) {
-        stepping.end::<H::Isa>(index(entry), regs);
+        stepping.end::<H::Isa>(place.index, regs);
     }
-    let address = site.address.load(Ordering::Relaxed);
-    let truth = (address.wrapping_add_signed(delta), sp.wrapping_add(pushed));
-    H::Isa::set_pc(regs, truth.0);
-    H::Isa::set_sp(regs, truth.1);
+    let truth = place.tell_truth::<H>(regs);
     let goes_on = if in_boosted { pc } else { pc + boosted(how) };
     Some(Displaced { slot: (goes_on, sp), truth })
 }

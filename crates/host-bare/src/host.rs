@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use arch::x86::X86;
 use hit::{Probe, SLOT_BYTES, Site};
 use isa::x86::BREAKPOINT;
-use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData, Stepping};
+use kprobes::{Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 use sync::Table;
 use sync::primitive::Ordering;
 
@@ -111,7 +111,13 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         let function = K::symbol_at(address).filter(|s| s.is_function && s.size > 0);
         let function = function.ok_or(Error::UnknownFunction { address })?;
         let code = self.original(function.address, function.size as usize)?;
-        Ok(Function { start: function.address, code })
+        // The code is read from where it runs: behind somebody else's breakpoint nothing says where instructions begin.
+        let boundaries = <X86<KernelSpace<K>> as Isa>::boundaries(&code, function.address);
+        let before = boundaries.iter().take_while(|&&at| at < address);
+        match before.copied().find(|at| code.get((at - function.address) as usize) == Some(&BREAKPOINT)) {
+            Some(address) => Err(Error::ForeignBreakpoint { address }),
+            None => Ok(Function { start: function.address, code }),
+        }
     }
 
     fn return_scheme(&mut self, _: u64) -> Result<ReturnScheme, Error> {

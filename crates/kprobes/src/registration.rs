@@ -9,7 +9,7 @@ use crate::{Error, Handle, Placement, ProbeKind, Registry, Request};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hit::{Kind, ORIGINAL_BYTES, Site};
+use hit::{Kind, MAX_CHAIN, ORIGINAL_BYTES, Site};
 
 /// An error, and which request of the batch it belongs to.
 type At<T> = Result<T, (usize, Error)>;
@@ -22,6 +22,8 @@ struct Checked<H: Host> {
     sites: BTreeMap<u64, (usize, Planned<H>)>,
     /// How many bits are needed at each site.
     bits: BTreeMap<u64, usize>,
+    /// How many probes are to be chained at each site.
+    chained: BTreeMap<u64, usize>,
 }
 
 /// A probe of a batch that is stored and not yet visible.
@@ -51,7 +53,7 @@ impl Registry {
     /// Checks all requests. The target is only read.
     fn check_all<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Checked<H>> {
         let places = Vec::with_capacity(requests.len());
-        let mut batch = Checked { places, sites: BTreeMap::new(), bits: BTreeMap::new() };
+        let mut batch = Checked { places, sites: BTreeMap::new(), bits: BTreeMap::new(), chained: BTreeMap::new() };
         for (index, request) in requests.iter().enumerate() {
             self.check_one(host, index, request, &mut batch).map_err(|error| (index, error))?;
         }
@@ -72,6 +74,12 @@ impl Registry {
             if !ready {
                 let planned = self.plan(host, address, &request.kind)?;
                 batch.sites.insert(address, (index, planned));
+            }
+            // What is longer would not be run to its end.
+            let chained = batch.chained.entry(address).or_default();
+            *chained += 1;
+            if *chained + self.sites.get(&address).map_or(0, |site| site.probes.len()) > MAX_CHAIN {
+                return Err(Error::Full { what: "probes at one address", limit: MAX_CHAIN });
             }
             if role(request, scheme.as_ref()).0 == Kind::Return {
                 let old = self.sites.get(&address).filter(|_| !batch.sites.contains_key(&address));

@@ -143,6 +143,7 @@ fn register_and_unregister(addresses: impl Iterator<Item = u64>, most: usize) {
         program: address.to_le_bytes().into(),
     };
     let requests: Vec<Request> = addresses.map(request).collect();
+    let count = requests.len();
     let handles = registry.register(&mut host, &requests).expect("nothing fails");
     let (odd, even): (Vec<_>, Vec<_>) = handles.into_iter().enumerate().partition(|(i, _)| i % 2 == 1);
     for half in [odd, even] {
@@ -150,8 +151,8 @@ fn register_and_unregister(addresses: impl Iterator<Item = u64>, most: usize) {
         registry.unregister(&mut host, &half).expect("nothing fails");
     }
     assert!(host.text.iter().all(|&b| b == 0));
-    assert!(host.calls < most * BATCH, "{} calls", host.calls);
-    assert_eq!(registry.used().1 as usize, BATCH);
+    assert!(host.calls < most * count, "{} calls", host.calls);
+    assert_eq!(registry.used().1 as usize, count);
 }
 
 #[test]
@@ -160,6 +161,17 @@ fn twenty_thousand_probes_at_as_many_addresses_take_a_few_calls_each() {
 }
 
 #[test]
-fn twenty_thousand_probes_at_one_address_take_a_few_calls_each() {
-    register_and_unregister(core::iter::repeat_n(TEXT, BATCH), 6);
+fn as_many_probes_as_there_can_be_at_one_address_take_a_few_calls_each() {
+    register_and_unregister(core::iter::repeat_n(TEXT, hit::MAX_CHAIN), 6);
+}
+
+#[test]
+fn more_probes_at_one_address_than_are_run_are_refused() {
+    let (mut registry, mut host) = (Registry::new(0, 0), Zeros::new());
+    let request = Request { address: TEXT, kind: ProbeKind::Entry, id: 0, record: false, program: Vec::new() };
+    let many = vec![request; hit::MAX_CHAIN + 1];
+    let full = Error::Full { what: "probes at one address", limit: hit::MAX_CHAIN };
+    assert_eq!(registry.register(&mut host, &many), Err((hit::MAX_CHAIN, full.clone())));
+    assert!(registry.register(&mut host, &many[..hit::MAX_CHAIN]).is_ok());
+    assert_eq!(registry.register(&mut host, &many[..1]), Err((0, full)));
 }

@@ -9,7 +9,11 @@
 //!
 //! What is not compared: time stamps and what differs from processor to processor (`rdtsc`, `cpuid`, `gs`); vector
 //! registers, which this kernel does not use and its traps do not save; port I/O, `hlt` and loads of control and
-//! descriptor registers, which have effects besides; reads below `rsp`.
+//! descriptor registers, which have effects besides; memory below `rsp`, and what an instruction newly allocates there;
+//! locked accesses across their size (see `forms::data`). [`corpus`] says which of its lines do not run here.
+//!
+//! A case is a form, a state and a way that was really taken: where a way that is asked for would come to the best one
+//! again (a boosted instruction boosted, an emulated one with a second breakpoint) it is not asked for.
 //!
 //! States come from seeds, and seeds from the form's bytes: a difference is shown with everything it takes to repeat
 //! it, and running the test again repeats it. The controls show that a wrong instruction, slot or flag is seen.
@@ -54,9 +58,10 @@ fn instructions() -> Result<(), String> {
         summary.differences.iter().skip(1).for_each(|difference| println!("  {difference}"));
         return Err(format!("{} of {} cases differ: {difference}", summary.failed, summary.cases));
     }
+    let refused = || format!("{} forms are refused: {:?}", summary.refused.len(), summary.refused.first());
+    check(summary.refused.is_empty(), refused)?;
     check(summary.cases >= WANTED, || format!("only {} cases", summary.cases))?;
-    check(summary.by_way.iter().all(|&cases| cases > 0), || format!("a way was not taken: {:?}", summary.by_way))?;
-    check(summary.refused.is_empty(), || summary.refused.join("; "))
+    check(summary.by_way.iter().all(|&cases| cases > 0), || format!("a way was not taken: {:?}", summary.by_way))
 }
 
 fn print(summary: &Summary, forms: usize, milliseconds: u64, ticks: u64) {

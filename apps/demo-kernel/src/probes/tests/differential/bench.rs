@@ -23,32 +23,35 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use host_bare::{Die, Notifier, Regs, Verdict};
 use isa::x86::BREAKPOINT;
 
-// Nops, for whoever decodes the text or probes all of it. The tests write forms over them, and the nops again.
+// Nops, for whoever decodes the text or probes all of it. The tests write forms over them, and the nops again. Each
+// instruction begins a function of its own: in the same one as a breakpoint of ours nothing behind it could be probed.
 global_asm!(
     ".pushsection .text.differential_area, \"ax\"",
     ".balign 4096",
-    ".global differential_area",
-    ".type differential_area, @function",
     "differential_area:",
-    ".rept 1137",
-    ".byte 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0",
+    ".fill {area}, 1, 0x90",
+    ".irp cell, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63",
+    ".global differential_cell_\\cell",
+    ".type differential_cell_\\cell, @function",
+    ".set differential_cell_\\cell, differential_area + \\cell * {cell} + {before} + \\cell % 16",
+    ".size differential_cell_\\cell, 32",
     ".endr",
-    ".rept 6",
-    "nop",
-    ".endr",
-    "ret",
-    ".size differential_area, . - differential_area",
     ".popsection",
+    area = const AREA,
+    cell = const CELL,
+    before = const BEFORE,
 );
 
 unsafe extern "C" {
-    static differential_area: [u8; AREA];
+    static differential_cell_0: [u8; 0];
 }
 
 /// Instructions that have a place at once.
 pub(super) const CELLS: usize = 64;
 /// Bytes of a cell: what a short jump reaches around the instruction.
 const CELL: usize = 128;
+/// Bytes before the instruction; in each cell of 16 one more.
+const BEFORE: usize = 48;
 /// Bytes for instructions to arrive at, behind the cells.
 const LANDING: usize = 2048;
 /// All of it.
@@ -77,7 +80,8 @@ struct Bench {
     stack: UnsafeCell<Aligned<{ BELOW + STACK_WORDS + ABOVE }>>,
 }
 
-// SAFETY: tests run one after the other, on one thread; its traps are it. `phase` keeps other threads' traps away.
+// SAFETY: tests run one after the other, on one thread, and what `on_trap` writes is written in traps of this thread:
+// of others it takes none, by `phase` (which is `BEGIN` with interrupts off only) and the trap's address.
 unsafe impl Sync for Bench {}
 
 #[repr(align(64))]
@@ -156,12 +160,12 @@ pub(super) fn landing(random: u64) -> u64 {
 }
 
 fn area() -> u64 {
-    (&raw const differential_area) as u64
+    (&raw const differential_cell_0) as u64 - BEFORE as u64
 }
 
 /// Where the instruction of a cell is: not at the same place in each.
 pub(super) fn address(cell: usize) -> u64 {
-    area() + (cell * CELL + 48 + cell % 16) as u64
+    area() + (cell * CELL + BEFORE + cell % 16) as u64
 }
 
 /// The kernel's code segment.
@@ -207,7 +211,7 @@ fn on_trap(die: Die, regs: &mut Regs) -> Verdict {
             run.reset = [ds, es];
             BENCH.phase.store(RUN, Ordering::Release);
         }
-        (RUN, Die::Breakpoint) => {
+        (RUN, Die::Breakpoint) if is_ours(regs) => {
             regs.rip -= 1;
             finish(run, regs, End::Arrived);
         }

@@ -5,6 +5,8 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
+use crate::ksyms;
+
 use super::{refusals_target, refused_with, still_works, target};
 use crate::probes::tests::{check, counts, remove, same};
 use crate::probes::with_control;
@@ -56,10 +58,23 @@ pub(super) fn long_chain() -> Result<(), String> {
     result.and_then(|()| still_works())
 }
 
-/// As many as `probes::init` has made room for, at one address; not one more; and after that again.
+/// Functions that can be probed, so many.
+fn functions(count: usize) -> Result<Vec<u64>, String> {
+    let all = ksyms::all().iter().filter(|s| s.is_function()).map(|s| s.address);
+    let mut found = vec![target()];
+    for address in all {
+        if found.len() < count && with_control(|c| c.boundaries(address))?.is_ok() {
+            found.push(address);
+        }
+    }
+    Ok(found)
+}
+
+/// As many as `probes::init` has made room for; not one more; and after that again.
 pub(super) fn full() -> Result<(), String> {
     const ROOM: usize = 1 << 14;
-    let places = vec![target(); ROOM + 1];
+    let functions = functions(128)?;
+    let places: Vec<u64> = functions.iter().copied().cycle().take(ROOM + 1).collect();
     let refused = with_control(|c| c.count_all("refusals_full", &places))?;
     same("one too many", refused.len(), places.len())?;
     let why = refused[0].1.to_string();
