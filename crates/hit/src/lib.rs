@@ -7,8 +7,8 @@
 //!
 //! # The life of a hit
 //!
-//! 1. [`breakpoint`] looks the address up in the probe table. Not there: is it the stub of a return probe's instance
-//!    ([`returns`])? Is the breakpoint gone by now, because it was removed after this processor had fetched it? Then
+//! 1. [`breakpoint`]: is the address the stub of a return probe's instance ([`returns`])? Else it is looked up in the
+//!    probe table. Not there: is the breakpoint gone by now, because it was removed after this processor had fetched it? Then
 //!    the instruction is run again. Otherwise the trap is somebody else's: [`Outcome::Foreign`].
 //! 2. The thread enters the active set. If it is in already, a handler has hit a probe: probes do not run, and each is
 //!    counted as missed (Linux: `kprobes_inc_nmissed_count`).

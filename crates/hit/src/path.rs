@@ -26,6 +26,9 @@ pub(crate) type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 /// Handles a breakpoint trap.
 pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let address = H::Isa::breakpoint_address(regs);
+    if host.returns().spans(address) && returns::hit(host, address, regs) {
+        return Outcome::Handled;
+    }
     if let Some((site, entry)) = host.find(address).and_then(|e| Some((host.site(index(e))?, e))) {
         if is_site(entry) && site.address.load(Ordering::Relaxed) == address {
             hit(host, site, entry, address, regs);
@@ -35,9 +38,6 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
             step::complete(host, site, index(entry), regs);
             return Outcome::Handled;
         }
-    }
-    if returns::hit(host, address, regs) {
-        return Outcome::Handled;
     }
     if host.is_breakpoint(address) {
         return Outcome::Foreign;
@@ -99,6 +99,7 @@ fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<
     }
 }
 
+#[inline]
 pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs: &Regs<H>, cause: Cause<'_>) {
     let wanted = probe.flags.load(Ordering::Relaxed) & Probe::RECORD != 0;
     if wanted && !host.record(probe, regs, cause) {

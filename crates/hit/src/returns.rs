@@ -169,6 +169,7 @@ fn retract<H: Host>(host: &H, site: &Site, mask: u32) {
 }
 
 /// Handles a trap at a stub; false when `address` is none.
+#[inline(never)]
 pub(crate) fn hit<H: Host>(host: &H, address: u64, regs: &mut <H::Isa as Isa>::Regs) -> bool {
     let returns = host.returns();
     let Some((id, instance)) = returns.at(address) else {
@@ -325,6 +326,12 @@ impl<'a> Returns<'a> {
         let id = u32::try_from(offset.checked_div(self.stride)?).ok()?;
         let exact = self.stub(id) == address && id < self.free().high_water();
         exact.then_some(id).and_then(|id| Some((id, self.instances.get(id as usize)?)))
+    }
+
+    /// Whether `address` is among the stubs.
+    #[inline]
+    pub(crate) fn spans(&self, address: u64) -> bool {
+        address.wrapping_sub(self.stubs) < (self.instances.len() as u64).wrapping_mul(self.stride)
     }
 
     fn stub(&self, id: u32) -> u64 {

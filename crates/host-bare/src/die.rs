@@ -27,9 +27,6 @@ pub enum Verdict {
     Pass,
 }
 
-/// The priority of kprobes: nobody comes before it.
-pub const FIRST: i32 = i32::MAX;
-
 /// One who is asked.
 #[derive(Debug)]
 pub struct Notifier {
@@ -98,7 +95,14 @@ impl Chain {
         })
     }
 
-    /// Asks all until one says that it was his; false when nobody does.
+    /// Asks kprobes, and then all until one says that it was his; false when nobody does. (Linux, too, asks kprobes
+    /// before the chain: `kprobe_int3_handler`.)
+    #[inline]
+    pub fn trap<K: Kernel>(&self, die: Die, regs: &mut Regs) -> bool {
+        is_ours::<K>(die, regs) || self.notify(die, regs)
+    }
+
+    /// Asks all but kprobes.
     pub fn notify(&self, die: Die, regs: &mut Regs) -> bool {
         let mut place = &self.head;
         while let Some(notifier) = get(place) {
@@ -145,16 +149,17 @@ fn get(place: &AtomicPtr<Notifier>) -> Option<&'static Notifier> {
 /// The single-step bit of DR6 (SDM volume 3, section 18.2.3).
 const BS: u64 = 1 << 14;
 
-/// kprobes as a notifier: to be registered with the priority [`FIRST`].
-pub fn notify<K: Kernel>(die: Die, regs: &mut Regs) -> Verdict {
-    let Some(engine) = K::engine() else { return Verdict::Pass };
+/// Whether a trap is kprobes' own; it is handled then.
+#[inline]
+fn is_ours<K: Kernel>(die: Die, regs: &mut Regs) -> bool {
+    let Some(engine) = K::engine() else { return false };
     let outcome = match die {
         Die::Breakpoint => engine.breakpoint(regs),
         Die::Debug(status) if status & BS != 0 => engine.single_step(regs),
-        Die::Fault(..) if engine.contain(regs) => return Verdict::Stop,
-        Die::Debug(_) | Die::Fault(..) => return Verdict::Pass,
+        Die::Fault(..) => return engine.contain(regs),
+        Die::Debug(_) => return false,
     };
-    if outcome == Outcome::Foreign { Verdict::Pass } else { Verdict::Stop }
+    outcome != Outcome::Foreign
 }
 
 #[cfg(test)]
@@ -181,7 +186,7 @@ mod tests {
         static CHAIN: Chain = Chain::new();
         static ALL: [Notifier; 4] = [
             Notifier::new(0, |_, r| log(r, 1)),
-            Notifier::new(FIRST, |_, r| log(r, 2)),
+            Notifier::new(i32::MAX, |_, r| log(r, 2)),
             Notifier::new(0, |_, r| log(r, 3)),
             Notifier::new(-5, |_, r| log(r, 4)),
         ];

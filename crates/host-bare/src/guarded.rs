@@ -50,7 +50,7 @@ pub fn read(address: u64, out: &mut [u8]) -> bool {
 }
 
 /// Reads eight bytes, which need not be aligned.
-#[inline(never)]
+#[inline]
 pub fn read_word(address: u64) -> Option<u64> {
     let value: u64;
     let failed: u64;
@@ -79,7 +79,7 @@ pub fn read_word(address: u64) -> Option<u64> {
 /// # Safety
 ///
 /// If memory is there, it is the caller's to change: a return address on an interrupted stack, for example.
-#[inline(never)]
+#[inline]
 pub unsafe fn write_word(address: u64, value: u64) -> bool {
     let failed: u64;
     // SAFETY: the memory is the caller's to change, by the contract; a fault goes on at `3:`, with `failed` still 1.

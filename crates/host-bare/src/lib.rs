@@ -66,7 +66,7 @@ mod tables;
 mod trap;
 
 pub use control::{Control, Record};
-pub use die::{Chain, Die, FIRST, Notifier, Verdict, notify};
+pub use die::{Chain, Die, Notifier, Verdict};
 pub use engine::{Engine, Global, Limits, after_fault, fault, thread_exit};
 pub use error::Error;
 pub use handler::Handler;

@@ -9,6 +9,7 @@ use hit::{Cause, Host, Probe};
 use sync::primitive::Ordering;
 
 /// Records an event; false when there was no room.
+#[inline(never)]
 pub(crate) fn write<K: Kernel>(host: &TrapHost<'_, K>, probe: &Probe, regs: &Regs, cause: Cause<'_>) -> bool {
     host.processor.with_payload(|payload| write_with(host, probe, regs, cause, payload)).unwrap_or(false)
 }

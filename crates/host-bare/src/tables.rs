@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use hit::returns::{Instance, Pool};
 use hit::{Counters, Marks, Probe, Site, Stepping};
 use sync::primitive::{AtomicU64, Ordering};
-use sync::{Bucket, Ring};
+use sync::{Bucket, Ring, Table};
 
 /// Bytes of arguments that a record has room for.
 pub(crate) const PAYLOAD_BYTES: usize = 4096;
@@ -167,6 +167,8 @@ impl Programs {
 #[derive(Debug)]
 pub(crate) struct Tables {
     pub(crate) buckets: Box<[Bucket]>,
+    /// Of the table that the buckets are.
+    pub(crate) mask: usize,
     pub(crate) sites: Box<[Site]>,
     pub(crate) marks: Box<[Marks]>,
     pub(crate) probes: Box<[Probe]>,
@@ -184,6 +186,7 @@ impl Tables {
         let programs = (0..limits.program_bytes).map(|_| UnsafeCell::new(0)).collect();
         Self {
             buckets: zeroed(buckets),
+            mask: Table::mask(buckets),
             sites: zeroed(limits.sites),
             marks: zeroed(limits.sites),
             probes: zeroed(limits.probes),

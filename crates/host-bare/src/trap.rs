@@ -69,7 +69,8 @@ impl<K: Kernel> Host for TrapHost<'_, K> {
     type Isa = X86<KernelSpace<K>>;
 
     fn find(&self, address: u64) -> Option<u64> {
-        Table::new(&self.engine.tables.buckets).find(address)
+        let tables = &self.engine.tables;
+        Table::with_mask(&tables.buckets, tables.mask).find(address)
     }
 
     fn site(&self, index: u64) -> Option<&Site> {
@@ -135,14 +136,15 @@ impl<K: Kernel> Host for TrapHost<'_, K> {
         K::read_word(address).unwrap_or(0)
     }
 
-    fn exchange(&self, address: u64, old: u64, new: u64) -> bool {
-        // A kernel's return slot is its own thread's, which is here: nobody else writes it.
-        // SAFETY: the hit path changes return addresses only: of a function that was just entered, or that it knows.
-        K::read_word(address) == Some(old) && unsafe { K::write_word(address, new) }
+    fn exchange(&self, address: u64, _: u64, new: u64) -> bool {
+        // SAFETY: the hit path changes return addresses only: here, of the function that was just entered. It is on
+        // this thread's own stack, and the thread is here: nobody else has written it since `load`.
+        unsafe { K::write_word(address, new) }
     }
 
     fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
-        self.exchange(address, old, new)
+        // SAFETY: as above; the slot is one that the hit path knows, and `old` says whether it still is that.
+        K::read_word(address) == Some(old) && unsafe { K::write_word(address, new) }
     }
 
     fn contiguous(&self, low: u64, high: u64) -> bool {

@@ -42,24 +42,41 @@ impl Default for Bucket {
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     buckets: &'a [Bucket],
+    /// One less than the number of buckets, or 0.
+    mask: usize,
 }
 
 impl<'a> Table<'a> {
     /// A table over `buckets`. A length that is no power of two is cut down to the largest one that fits.
     #[must_use]
     pub fn new(buckets: &'a [Bucket]) -> Self {
-        let len = match buckets.len() {
-            0 => 0,
-            n => 1 << n.ilog2(),
-        };
-        Self { buckets: buckets.get(..len).unwrap_or(&[]) }
+        Self { buckets, mask: Self::mask(buckets.len()) }
+    }
+
+    /// What [`with_mask`](Self::with_mask) needs for so many buckets.
+    #[must_use]
+    pub const fn mask(buckets: usize) -> usize {
+        match buckets.checked_ilog2() {
+            Some(power) => (1 << power) - 1,
+            None => 0,
+        }
+    }
+
+    /// The same table as [`new`](Self::new) gives, without computing its size: `mask` is [`mask`](Self::mask) of the
+    /// number of buckets.
+    #[must_use]
+    #[inline]
+    pub const fn with_mask(buckets: &'a [Bucket], mask: usize) -> Self {
+        Self { buckets, mask }
     }
 
     /// The value stored under `key`. Safe in trap context; at most one pass over the buckets.
     #[must_use]
+    #[inline]
     pub fn find(&self, key: u64) -> Option<u64> {
-        for i in self.sequence(key) {
-            let bucket = self.buckets.get(i)?;
+        let start = Self::start(key);
+        for i in 0..=self.mask {
+            let bucket = self.buckets.get(start.wrapping_add(i) & self.mask)?;
             match bucket.key.load(Ordering::Acquire) {
                 0 => return None,
                 k if k == key => return Some(bucket.value.load(Ordering::Relaxed)),
@@ -101,9 +118,8 @@ impl<'a> Table<'a> {
 
     /// The bucket indices to try for `key`, each at most once.
     fn sequence(&self, key: u64) -> impl Iterator<Item = usize> + use<> {
-        let mask = self.buckets.len().wrapping_sub(1);
-        let len = self.buckets.len();
-        let start = Self::start(key);
+        let (start, mask) = (Self::start(key), self.mask);
+        let len = if self.buckets.is_empty() { 0 } else { mask + 1 };
         (0..len).map(move |i| start.wrapping_add(i) & mask)
     }
 }

@@ -6,8 +6,10 @@ use super::{apic, pic};
 
 const CALIBRATION_MS: u64 = 10;
 
-/// Time stamps in a millisecond.
-static TSC_PER_MS: AtomicU64 = AtomicU64::new(1_000_000);
+/// Bits behind the point of [`SCALE`].
+const SHIFT: u32 = 32;
+/// Nanoseconds in a time stamp, as a fixed-point number: a division in every record would be dear.
+static SCALE: AtomicU64 = AtomicU64::new(1 << SHIFT);
 /// The time stamp at calibration.
 static START: AtomicU64 = AtomicU64::new(0);
 /// Counts of the local timer in a second.
@@ -22,8 +24,8 @@ pub(crate) fn tsc() -> u64 {
 /// Nanoseconds since the kernel started.
 pub(crate) fn now_ns() -> u64 {
     let ticks = tsc().saturating_sub(START.load(Ordering::Relaxed));
-    let per_ms = TSC_PER_MS.load(Ordering::Relaxed);
-    ticks / per_ms * 1_000_000 + ticks % per_ms * 1_000_000 / per_ms
+    let nanoseconds = u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed));
+    (nanoseconds >> SHIFT) as u64
 }
 
 /// Measures both clocks against the 8254. Three times, as a host that takes the processor away in the middle makes a
@@ -40,7 +42,7 @@ pub(crate) fn calibrate() {
         })
         .fold((u64::MAX, u64::MAX), |best, (timer, tsc)| (best.0.min(tsc), best.1.min(timer)));
     apic::stop_timer();
-    TSC_PER_MS.store(tsc_per_ms.max(1), Ordering::Relaxed);
+    SCALE.store((1_000_000 << SHIFT) / tsc_per_ms.max(1), Ordering::Relaxed);
     TIMER_HZ.store(timer_per_ms * 1000, Ordering::Relaxed);
     START.store(tsc(), Ordering::Relaxed);
 }

@@ -2,23 +2,21 @@
 
 use super::Demo;
 use crate::arch::trap::Frame;
-use host_bare::{Chain, Die, Displaced, FIRST, Notifier, notify};
+use host_bare::{Chain, Die, Displaced};
 
-/// Who is asked about a trap.
+/// Who is asked about a trap that is not kprobes' own.
 pub(crate) static CHAIN: Chain = Chain::new();
-/// kprobes comes first.
-pub(crate) static KPROBES: Notifier = Notifier::new(FIRST, notify::<Demo>);
 
 /// A breakpoint; false when nobody knows it.
 #[unsafe(link_section = ".kprobes.text")]
 pub(crate) fn on_breakpoint(frame: &mut Frame) -> bool {
-    CHAIN.notify(Die::Breakpoint, &mut frame.regs)
+    CHAIN.trap::<Demo>(Die::Breakpoint, &mut frame.regs)
 }
 
 /// A debug exception, with what DR6 said; false when nobody knows it.
 #[unsafe(link_section = ".kprobes.text")]
 pub(crate) fn on_debug(frame: &mut Frame, dr6: u64) -> bool {
-    CHAIN.notify(Die::Debug(dr6), &mut frame.regs)
+    CHAIN.trap::<Demo>(Die::Debug(dr6), &mut frame.regs)
 }
 
 /// A fault (`#PF`, `#GP`, `#UD`, …), before the kernel looks at it: the frame says where it was in truth.
@@ -35,5 +33,5 @@ pub(crate) fn after_fault(displaced: Option<Displaced>, frame: &mut Frame) {
 
 /// A fault that the kernel cannot handle; false when nobody else can.
 pub(crate) fn on_unhandled(frame: &mut Frame) -> bool {
-    CHAIN.notify(Die::Fault(frame.vector, frame.error), &mut frame.regs)
+    CHAIN.trap::<Demo>(Die::Fault(frame.vector, frame.error), &mut frame.regs)
 }

@@ -42,7 +42,6 @@ pub(crate) fn init() -> Result<(), Error> {
     // SAFETY: `taken` is ours.
     unsafe { *CONTROL.control.get() = Some(control) };
     CONTROL.taken.store(false, Ordering::Release);
-    hooks::CHAIN.register(&hooks::KPROBES);
     sched::set_exit_hook(host_bare::thread_exit::<Demo>);
     Ok(())
 }

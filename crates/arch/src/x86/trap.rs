@@ -49,11 +49,7 @@ impl<S: Space> hit::Isa for X86<S> {
     }
 
     fn execute(op: [u64; OP_WORDS], regs: &mut Regs) -> bool {
-        let mut bytes = [0; Op::SIZE];
-        for (to, word) in bytes.chunks_exact_mut(8).zip(op) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        S::execute(&Op::from_bytes(bytes), regs)
+        S::execute(&Op::from_words(op), regs)
     }
 
     fn return_slot(regs: &Regs) -> u64 {

@@ -297,6 +297,23 @@ impl Op {
         ]
     }
 
+    /// The operation of which these are the bytes, eight in a word, little endian.
+    #[must_use]
+    #[inline]
+    pub const fn from_words([first, value]: [u64; Self::SIZE / 8]) -> Self {
+        Self {
+            kind: first as u8,
+            len: (first >> 8) as u8,
+            arg: (first >> 16) as u8,
+            base: (first >> 24) as u8,
+            index: (first >> 32) as u8,
+            scale: (first >> 40) as u8,
+            segment: (first >> 48) as u8,
+            reserved: (first >> 56) as u8,
+            value: value.cast_signed(),
+        }
+    }
+
     /// The operation that [`Op::to_bytes`] gave. Any bytes are an operation; most decline to
     /// execute.
     #[must_use]

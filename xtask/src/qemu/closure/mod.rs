@@ -18,8 +18,8 @@ use self::walk::{Outcome, walk};
 use super::Kernel;
 use super::symbols::parse;
 
-/// Where traps enter that are handled by kprobes, and what they reach through pointers: kprobes' own notifier.
-const ROOTS: &[&str] = &["trap_breakpoint", "trap_debug", "trap_fault", "host_bare::die::notify"];
+/// Where traps enter that are handled by kprobes,.
+const ROOTS: &[&str] = &["trap_breakpoint", "trap_debug", "trap_fault"];
 /// What runs only after the processor is marked as being in a trap, or after kprobes has said that the trap is not its
 /// own: a probe in there is an ordinary one, or a nested one, which is counted and stepped over. Neither these nor what
 /// they call must be in the section.

@@ -67,13 +67,17 @@
 .global trap_stub_breakpoint
 .type trap_stub_breakpoint, @function
 trap_stub_breakpoint:
-    sub rsp, 8
+    sub rsp, 16
     .rept 5
-    push [rsp + 5*8]
+    push [rsp + 6*8]
     .endr
     push 0
     push 3
-    call_and_return trap_breakpoint
+    save_registers
+    // With a gap of 56 bytes the frame is aligned for the call as it is.
+    mov rdi, rsp
+    call trap_breakpoint
+    restore_registers
 .size trap_stub_breakpoint, . - trap_stub_breakpoint
 
 // #DB.
