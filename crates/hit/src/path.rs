@@ -24,6 +24,7 @@ pub enum Outcome {
 pub(crate) type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 
 /// Handles a breakpoint trap.
+#[inline]
 pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let address = H::Isa::breakpoint_address(regs);
     if host.returns().spans(address) && returns::hit(host, address, regs) {

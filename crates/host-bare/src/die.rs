@@ -97,7 +97,7 @@ impl Chain {
 
     /// Asks kprobes, and then all until one says that it was his; false when nobody does. (Linux, too, asks kprobes
     /// before the chain: `kprobe_int3_handler`.)
-    #[inline]
+    #[inline(always)]
     pub fn trap<K: Kernel>(&self, die: Die, regs: &mut Regs) -> bool {
         is_ours::<K>(die, regs) || self.notify(die, regs)
     }
@@ -149,8 +149,9 @@ fn get(place: &AtomicPtr<Notifier>) -> Option<&'static Notifier> {
 /// The single-step bit of DR6 (SDM volume 3, section 18.2.3).
 const BS: u64 = 1 << 14;
 
-/// Whether a trap is kprobes' own; it is handled then.
-#[inline]
+/// Whether a trap is kprobes' own; it is handled then. What of it a kernel's handler needs depends on the kind of trap,
+/// which it knows: so this becomes part of that.
+#[inline(always)]
 fn is_ours<K: Kernel>(die: Die, regs: &mut Regs) -> bool {
     let Some(engine) = K::engine() else { return false };
     let outcome = match die {

@@ -74,6 +74,7 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// A breakpoint trap.
+    #[inline(always)]
     pub fn breakpoint(&self, regs: &mut Regs) -> Outcome {
         self.host().map_or(Outcome::Foreign, |host| hit::breakpoint(&host, regs))
     }

@@ -15,7 +15,7 @@ use sync::primitive::{AtomicU64, Ordering};
 /// It runs with interrupts off: it must not wait, allocate, or take a lock that is taken with interrupts on.
 pub type Handler = fn(&mut Regs) -> Next;
 
-/// Where to go on if the running handler faults. The offsets are known to [`protected`].
+/// Where to go on if the running handler faults. The offsets are known to [`Recovery::call`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Recovery {
@@ -23,8 +23,10 @@ pub(crate) struct Recovery {
     ip: AtomicU64,
 }
 
-/// What [`protected`] gives for a handler that has faulted.
-const FAULTED: u32 = 2;
+/// What [`call`] gives, and what stands in its place when the handler has faulted.
+const STEP: u64 = 0;
+const REDIRECTED: u64 = 1;
+const FAULTED: u64 = 2;
 
 impl Recovery {
     pub(crate) const fn new() -> Self {
@@ -33,11 +35,35 @@ impl Recovery {
 
     /// Calls `handler`; `None` when it has faulted.
     pub(crate) fn call(&self, handler: Handler, regs: &mut Regs) -> Option<Next> {
-        // SAFETY: `call` is `extern "C"` and takes these arguments; the block is this processor's, and interrupts are
-        // off, so nobody else uses it until `protected` returns.
-        match unsafe { protected(handler as *const (), regs, self) } {
-            0 => Some(Next::Step),
-            1 => Some(Next::Redirected),
+        let said: u64;
+        // SAFETY: `call` is `extern "C"` and takes these two arguments. What it may change is said, but for rbx and rbp,
+        // which are kept on the stack: from there they come also after a fault, when rsp is as it was before the call
+        // and rax says so ([`recover`](Self::recover)). The block is this processor's, and interrupts are off: nobody
+        // else uses it meanwhile.
+        unsafe {
+            core::arch::asm!(
+                "push rbx",
+                "push rbp",
+                "lea rax, [rip + 2f]",
+                "mov [rdx + 8], rax",
+                "mov [rdx], rsp", // last: from here on it counts
+                "call {call}",
+                "2:",
+                "pop rbp",
+                "pop rbx",
+                call = sym call,
+                inout("rdi") handler as *const () => _,
+                inout("rsi") core::ptr::from_mut(regs) => _,
+                inout("rdx") core::ptr::from_ref(self) => _,
+                out("rax") said,
+                out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+                clobber_abi("C"),
+            );
+        }
+        self.sp.store(0, Ordering::Relaxed);
+        match said {
+            STEP => Some(Next::Step),
+            REDIRECTED => Some(Next::Redirected),
             _ => None,
         }
     }
@@ -49,6 +75,7 @@ impl Recovery {
             return false;
         }
         regs.gpr[gpr::RSP] = sp;
+        regs.gpr[gpr::RAX] = FAULTED;
         regs.rip = self.ip.load(Ordering::Relaxed);
         regs.flags &= !(flags::DF | flags::TF | flags::AC);
         true
@@ -60,50 +87,13 @@ impl Recovery {
 /// # Safety
 ///
 /// `handler` is a [`Handler`].
-unsafe extern "C" fn call(handler: *const (), regs: &mut Regs) -> u32 {
+unsafe extern "C" fn call(handler: *const (), regs: &mut Regs) -> u64 {
     // SAFETY: it was one before it was made a pointer, by the caller's promise.
     let handler = unsafe { core::mem::transmute::<*const (), Handler>(handler) };
     match handler(regs) {
-        Next::Step => 0,
-        Next::Redirected => 1,
+        Next::Step => STEP,
+        Next::Redirected => REDIRECTED,
     }
-}
-
-/// [`call`] with a way out: `recovery` says where a fault shall go on, which then gives [`FAULTED`].
-///
-/// # Safety
-///
-/// As [`call`]; and `recovery` is the running processor's own, with interrupts off.
-#[unsafe(naked)]
-unsafe extern "C" fn protected(handler: *const (), regs: &mut Regs, recovery: &Recovery) -> u32 {
-    core::arch::naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push rdx", // the stack is aligned now
-        "lea rax, [rip + 2f]",
-        "mov [rdx + 8], rax",
-        "mov [rdx], rsp", // last: from here on it counts
-        "call {call}",
-        "1:",
-        "pop rdx",
-        "mov qword ptr [rdx], 0",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        "ret",
-        "2:",
-        "mov eax, {faulted}",
-        "jmp 1b",
-        call = sym call,
-        faulted = const FAULTED,
-    )
 }
 
 const _: () = assert!(core::mem::offset_of!(Recovery, sp) == 0 && core::mem::offset_of!(Recovery, ip) == 8);
