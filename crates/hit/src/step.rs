@@ -73,8 +73,9 @@ impl Stepping {
     }
 
     fn begin<I: Isa>(&self, index: u64, single: bool, regs: &mut I::Regs) {
-        self.saved.store(I::begin_step(regs, single), Ordering::Relaxed);
+        // First: what interrupts this is not to begin a step of its own.
         self.site.store(index + 1, Ordering::Relaxed);
+        self.saved.store(I::begin_step(regs, single), Ordering::Relaxed);
     }
 
     /// Ends the step of this site, if it is the one; others are not concerned.

@@ -98,10 +98,10 @@ impl<K: Kernel> Engine<K> {
         contained
     }
 
-    /// The running thread ends: its activations of probed functions will not return.
-    pub fn thread_exit(&self) {
+    /// A thread will never run again: its activations of probed functions will not return.
+    pub fn thread_ended(&self, thread: u64) {
         if let Some(host) = self.host() {
-            self.returns().exit(&host);
+            self.returns().ended(&host, thread);
         }
     }
 
@@ -123,10 +123,11 @@ pub fn after_fault<K: Kernel>(displaced: Option<Displaced>, regs: &mut Regs) {
     }
 }
 
-/// The running thread ends: see [`Engine::thread_exit`].
-pub fn thread_exit<K: Kernel>() {
+/// The thread with this identity will never run again: see [`Engine::thread_ended`]. Called with interrupts off, by who
+/// runs after it; identities are not used again.
+pub fn thread_ended<K: Kernel>(thread: u64) {
     if let Some(engine) = K::engine() {
-        engine.thread_exit();
+        engine.thread_ended(thread);
     }
 }
 

@@ -198,7 +198,9 @@ impl<K: Kernel> kprobes::Host for Target<K> {
     fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error> {
         let written = bytes.iter().try_for_each(|&(address, byte)| self.write_byte(address, byte));
         K::sync_processors();
-        written
+        // Once more: an emulator that was translating the old bytes meanwhile on another processor (QEMU, with a thread
+        // for each) goes on with them, and notices only what is written when it no longer is. Elsewhere it is nothing.
+        written.and_then(|()| bytes.iter().try_for_each(|&(address, byte)| Self::write(address, &[byte])))
     }
 
     fn grace(&mut self) {

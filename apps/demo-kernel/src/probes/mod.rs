@@ -42,7 +42,7 @@ pub(crate) fn init() -> Result<(), Error> {
     // SAFETY: `taken` is ours.
     unsafe { *CONTROL.control.get() = Some(control) };
     CONTROL.taken.store(false, Ordering::Release);
-    sched::set_exit_hook(host_bare::thread_exit::<Demo>);
+    sched::set_exit_hook(host_bare::thread_ended::<Demo>);
     Ok(())
 }
 

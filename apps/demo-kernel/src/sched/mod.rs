@@ -97,19 +97,23 @@ extern "C" fn start() -> ! {
 
 /// Ends the running thread.
 pub(crate) fn exit() -> ! {
-    let hook = EXIT_HOOK.load(Ordering::Acquire);
-    if hook != 0 {
-        // SAFETY: only `set_exit_hook` stores an address other than 0 here, an `fn()`.
-        let hook: fn() = unsafe { core::mem::transmute::<usize, fn()>(hook) };
-        hook();
-    }
     switch(Leave::End);
     unreachable!("a thread that has ended was run")
 }
 
-/// Sets the function that every thread calls at its end, on its own stack.
-pub(crate) fn set_exit_hook(hook: fn()) {
+/// Sets the function that is told of every thread that will not run again, before anybody who waits for its end goes
+/// on. It takes no lock.
+pub(crate) fn set_exit_hook(hook: fn(ThreadId)) {
     EXIT_HOOK.store(hook as usize, Ordering::Release);
+}
+
+fn tell_of_end(thread: ThreadId) {
+    let hook = EXIT_HOOK.load(Ordering::Acquire);
+    if hook != 0 {
+        // SAFETY: only `set_exit_hook` stores an address other than 0 here, an `fn(ThreadId)`.
+        let hook: fn(ThreadId) = unsafe { core::mem::transmute::<usize, fn(ThreadId)>(hook) };
+        hook(thread);
+    }
 }
 
 /// Waits until a thread has ended.
@@ -209,6 +213,9 @@ unsafe fn arrive() {
         let scheduler = unsafe { SCHEDULER.value() };
         scheduler.take_ended(cpu::id())
     };
+    if let Some(thread) = &ended {
+        tell_of_end(thread.id);
+    }
     // SAFETY: the reference above has ended.
     unsafe { SCHEDULER.release() };
     drop(ended);

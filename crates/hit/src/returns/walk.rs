@@ -174,7 +174,11 @@ impl Returns<'_> {
     /// The running thread ends: what it still has out never returns. What a forked child has inherited is left alone,
     /// for nobody knows that it is on this thread's stack.
     pub fn exit<H: Host>(&self, host: &H) {
-        let thread = host.thread();
+        self.ended(host, host.thread());
+    }
+
+    /// The same of another thread, which will never run again.
+    pub fn ended<H: Host>(&self, host: &H, thread: u64) {
         self.repeat(|id, instance| {
             let from = instance.phase();
             if !matches!(from, phase::ARMED | phase::RESTORED) || instance.owner() != thread {
