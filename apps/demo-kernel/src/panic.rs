@@ -49,7 +49,7 @@ pub(crate) fn backtrace(rip: u64, mut rbp: u64) {
         if from == 0 {
             return;
         }
-        crate::println!("  from {}", Place(from));
+        crate::println!("  from {}", Place(crate::probes::true_return_address(from)));
         // Frames lie upwards on the stack.
         if up <= rbp {
             return;

@@ -123,6 +123,11 @@ pub fn after_fault<K: Kernel>(displaced: Option<Displaced>, regs: &mut Regs) {
     }
 }
 
+/// Where a return address leads in truth: it may be a return probe's stub. For whoever walks a stack.
+pub fn true_return_address<K: Kernel>(address: u64) -> u64 {
+    K::engine().map_or(address, |engine| engine.returns().true_return_address(address))
+}
+
 /// The thread with this identity will never run again: see [`Engine::thread_ended`]. Called with interrupts off, by who
 /// runs after it; identities are not used again.
 pub fn thread_ended<K: Kernel>(thread: u64) {

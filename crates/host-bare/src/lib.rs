@@ -67,7 +67,7 @@ mod trap;
 
 pub use control::{Control, Record};
 pub use die::{Chain, Die, Notifier, Verdict};
-pub use engine::{Engine, Global, Limits, after_fault, fault, thread_ended};
+pub use engine::{Engine, Global, Limits, after_fault, fault, thread_ended, true_return_address};
 pub use error::Error;
 pub use handler::Handler;
 pub use hit::{Displaced, Next, Outcome};

@@ -65,3 +65,8 @@ pub(crate) fn with_control<R>(f: impl FnOnce(&mut Control<Demo>) -> R) -> Result
 pub(crate) fn define(line: &str) -> Result<String, String> {
     with_control(|control| control.line(line))?.map_err(|error| error.to_string())
 }
+
+/// Where a return address leads, seen through return probes.
+pub(crate) fn true_return_address(address: u64) -> u64 {
+    host_bare::true_return_address::<Demo>(address)
+}

@@ -6,6 +6,7 @@ mod differential;
 mod everything;
 mod faults;
 mod interrupts;
+mod memory;
 mod notifiers;
 mod processors;
 mod refusals;
@@ -35,6 +36,7 @@ const GROUPS: &[(&str, &[Test])] = &[
     ("refusals", refusals::TESTS),
     ("faults", faults::TESTS),
     ("notifiers", notifiers::TESTS),
+    ("memory", memory::TESTS),
     ("processors", processors::TESTS),
     ("interrupts", interrupts::TESTS),
     ("scheduler", scheduler::TESTS),

@@ -13,7 +13,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use host_bare::{Control, Stepping};
 use testkit::suite::{Ability, Broken, CASES, Case, Counts, Fault, Record, Refusal, Verdict, World, run_case};
 
-core::arch::global_asm!(".pushsection .text.suite, \"axR\"", include_str!(concat!(env!("OUT_DIR"), "/suite.s")), ".popsection");
+core::arch::global_asm!(
+    ".pushsection .text.suite, \"axR\"",
+    include_str!(concat!(env!("OUT_DIR"), "/suite.s")),
+    ".popsection"
+);
 
 /// The faults that the suite must find in a world that behaves otherwise.
 const FAULTS: [Fault; 4] = [Fault::DropsHits, Fault::WrongValues, Fault::WrongResults, Fault::LeavesText];
@@ -42,7 +46,11 @@ pub(super) fn run(wanted: &str) -> (usize, usize) {
         }
     }
     if passed + failed > 0 {
-        crate::println!("test suite: {} cases with each of {} steppings, {failed} failed", CASES.len(), STEPPINGS.len());
+        crate::println!(
+            "test suite: {} cases with each of {} steppings, {failed} failed",
+            CASES.len(),
+            STEPPINGS.len()
+        );
     }
     for fault in FAULTS {
         let full = format!("suite::finds::{fault:?}");
@@ -81,7 +89,8 @@ fn call(function: &str, [a, b]: [u64; 2]) -> u64 {
     let Ok(symbol) = ksyms::lookup(function) else { return 0 };
     // SAFETY: the suite names functions of its own program, which is linked into the kernel's text; they take two
     // numbers and give one, by the calling convention of C.
-    let function = unsafe { core::mem::transmute::<*const (), extern "C" fn(u64, u64) -> u64>(symbol.address as *const ()) };
+    let function =
+        unsafe { core::mem::transmute::<*const (), extern "C" fn(u64, u64) -> u64>(symbol.address as *const ()) };
     function(a, b)
 }
 
