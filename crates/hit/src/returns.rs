@@ -169,7 +169,7 @@ fn retract<H: Host>(host: &H, site: &Site, mask: u32) {
 }
 
 /// Handles a trap at a stub; false when `address` is none.
-#[inline(never)]
+#[inline]
 pub(crate) fn hit<H: Host>(host: &H, address: u64, regs: &mut <H::Isa as Isa>::Regs) -> bool {
     let returns = host.returns();
     let Some((id, instance)) = returns.at(address) else {
