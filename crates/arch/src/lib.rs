@@ -2,7 +2,7 @@
 //!
 //! `isa` says what instructions mean and knows nothing of probes; `hit` and `kprobes` know probes and name no
 //! instruction set. Each asks for what it needs by a trait, and this crate implements both traits, and the fetch
-//! programs' view of registers, once for all hosts. What differs between hosts is a [`Space`]: with whose rights the
+//! programs' view of registers, once for all hosts. What differs between hosts is a [`Space`](x86::Space): with whose rights the
 //! probed code runs, and whether an operation may touch its memory in the handler.
 //!
 //! Nothing here asks for the machine that compiles it, and nothing is `unsafe`.

@@ -31,7 +31,8 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
         return Outcome::Handled;
     }
     if let Some((site, entry)) = host.find(address).and_then(|e| Some((host.site(index(e))?, e))) {
-        if is_site(entry) && site.address.load(Ordering::Relaxed) == address {
+        // One that is disarmed is nobody's any more: its breakpoint is gone, or somebody else's.
+        if is_site(entry) && site.address.load(Ordering::Relaxed) == address && live(&site.state) {
             hit(host, site, entry, address, regs);
             return Outcome::Handled;
         }
@@ -55,7 +56,19 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
     for probe in chain(host, site).filter(|p| live(&p.state)) {
         match probe.kind() {
             Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
-            Some(Kind::Handler) => next = next.or(handle(host, probe, place.is_some(), regs)),
+            Some(Kind::Handler) => {
+                // Before the handler changes the registers: the return address is where the stack pointer says now.
+                if returning != 0 {
+                    returns::arm(host, site, index, core::mem::take(&mut returning), regs);
+                }
+                next = next.or(handle(host, probe, place.is_some(), regs));
+                if next == Next::Redirected {
+                    // The others are not reached (Linux: `aggr_pre_handler`).
+                    break;
+                }
+                // Whatever a handler has done to it, or left behind when it has faulted.
+                H::Isa::set_pc(regs, address);
+            }
             Some(kind) => run(host, probe, kind, place.is_some(), regs, &mut returning),
             None => {}
         }

@@ -25,7 +25,7 @@
 
 use crate::path::{Outcome, Regs};
 use crate::site::Site;
-use crate::{Host, Isa};
+use crate::{Host, Isa, returns};
 use sync::primitive::{AtomicU64, Ordering};
 
 /// Slots begin at multiples of this, in hosts that publish them.
@@ -136,7 +136,9 @@ pub(crate) fn complete<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Re
 pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let stepped = host.stepping().and_then(|s| Some((s, s.site()?, host.site(s.site()?)?)));
     let single = |site: &Site| site.how.load(Ordering::Relaxed) & Site::SINGLE_STEP != 0;
-    let Some((stepping, index, site)) = stepped.filter(|(_, _, site)| single(site)) else {
+    // In registers that do not step, it is a trap of something that has interrupted ours.
+    let ours = H::Isa::is_single_stepping(regs);
+    let Some((stepping, index, site)) = stepped.filter(|(_, _, site)| ours && single(site)) else {
         return foreign_step(host, regs);
     };
     let how = site.how.load(Ordering::Relaxed);
@@ -154,9 +156,14 @@ pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
 }
 
 /// The program steps itself, and may do so in a slot: whoever it tells shall see it behind the original, and not before
-/// the instruction is complete. (The step at the breakpoint itself is lost: the trap has taken its place.)
+/// the instruction is complete. (The step at the breakpoint itself is lost: the trap has taken its place.) Where it has
+/// come to the stub of a return probe, it is told the true return address.
 fn foreign_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
-    let Some(place) = in_slot(host, H::Isa::pc(regs)) else { return Outcome::Foreign };
+    let pc = H::Isa::pc(regs);
+    if host.returns().spans(pc) && returns::hit(host, pc, regs) {
+        return Outcome::Foreign;
+    }
+    let Some(place) = in_slot(host, pc) else { return Outcome::Foreign };
     if place.delta == 0 {
         return Outcome::Handled;
     }

@@ -4,6 +4,7 @@ use crate::engine::Engine;
 use crate::host::Target;
 use crate::listing::{Counts, Listed};
 use crate::{Error, Handler, Kernel, Stepping};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -86,7 +87,7 @@ impl<K: Kernel> Control<K> {
     ///
     /// # Errors
     ///
-    /// Why not. Nothing has changed then.
+    /// Why not. Nothing has changed then, unless the text could not be written.
     pub fn line(&mut self, line: &str) -> Result<String, Error> {
         let definition = parse(line)?;
         if definition.kind == Kind::Remove {
@@ -94,10 +95,9 @@ impl<K: Kernel> Control<K> {
             self.remove(definition.group.as_deref(), &name)?;
             return Ok(format!("removed {name}"));
         }
-        self.define(&[line]).map_err(|(_, error)| error)?;
-        let listed = self.events.iter().rposition(|e| e.as_ref().is_some_and(|e| e.name == definition.event_name()));
+        let ids = self.define_all(&[line]).map_err(|(_, error)| error)?;
+        let listed = ids.first().and_then(|&id| self.listed(id as usize));
         Ok(listed
-            .and_then(|i| self.listed(i))
             .map_or_else(String::new, |l| format!("{} at {} ({:#x}): {}", l.name, l.place, l.address, l.placement)))
     }
 
@@ -107,6 +107,11 @@ impl<K: Kernel> Control<K> {
     ///
     /// The index of the line that is wrong or refused, and why.
     pub fn define(&mut self, lines: &[&str]) -> Result<(), (usize, Error)> {
+        self.define_all(lines).map(drop)
+    }
+
+    /// The same; gives the events' numbers.
+    fn define_all(&mut self, lines: &[&str]) -> Result<Vec<u32>, (usize, Error)> {
         let mut prepared: Vec<Prepared> = Vec::with_capacity(lines.len());
         for (index, line) in lines.iter().enumerate() {
             let one = self.prepare(line, &prepared).map_err(|error| (index, error))?;
@@ -121,11 +126,11 @@ impl<K: Kernel> Control<K> {
             let line = lines.get(index).copied().unwrap_or_default();
             (index, refused(line, error))
         })?;
-        for ((one, handle), id) in prepared.into_iter().zip(handles).zip(ids) {
+        for ((one, handle), &id) in prepared.into_iter().zip(handles).zip(&ids) {
             let (name, group) = (one.definition.event_name(), one.definition.group_name());
             self.set(id, Event { name, group, schema: one.schema, handle, removed: false });
         }
-        Ok(())
+        Ok(ids)
     }
 
     /// Puts a kprobe with a handler at `address`.
@@ -186,18 +191,20 @@ impl<K: Kernel> Control<K> {
                 Err(error) => refused.push((address, error.into())),
             }
         }
-        if let Err(error) = self.attach_checked(name, &mut requests) {
-            refused.extend(requests.iter().map(|r| (r.address, error.clone())));
+        // What a check of one cannot see: the chain, or the bits of an address are used up. That one is left out.
+        while let Err((index, error)) = self.attach_checked(name, &mut requests) {
+            let Some(request) = (index < requests.len()).then(|| requests.remove(index)) else { break };
+            refused.push((request.address, error));
         }
         refused
     }
 
-    fn attach_checked(&mut self, name: &str, requests: &mut [Request]) -> Result<(), Error> {
-        let ids = self.numbers(requests.len())?;
+    fn attach_checked(&mut self, name: &str, requests: &mut [Request]) -> Result<(), (usize, Error)> {
+        let ids = self.numbers(requests.len()).map_err(|error| (requests.len().saturating_sub(1), error))?;
         for (request, &id) in requests.iter_mut().zip(&ids) {
             request.id = id;
         }
-        let handles = self.register(requests).map_err(|(_, error)| error)?;
+        let handles = self.register(requests).map_err(|(index, error)| (index, error.into()))?;
         for (handle, id) in handles.into_iter().zip(ids) {
             let name = format!("{name}_{:x}", handle.address);
             self.set(id, Event::silent(name, handle));
@@ -248,7 +255,10 @@ impl<K: Kernel> Control<K> {
     pub fn remove_events(&mut self, names: &[&str]) -> Result<(), Error> {
         match names.iter().find(|name| self.find(None, name).is_none()) {
             Some(name) => Err(Error::NoEvent((*name).to_string())),
-            None => names.iter().try_for_each(|name| self.remove(None, name)),
+            None => {
+                let once: BTreeSet<&str> = names.iter().copied().collect();
+                once.into_iter().try_for_each(|name| self.remove(None, name))
+            }
         }
     }
 
@@ -280,9 +290,15 @@ impl<K: Kernel> Control<K> {
     pub fn records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         for processor in &self.engine.tables.processors {
-            let reader = RingReader::new(processor.records.ring());
+            let ring = processor.records.ring();
+            // What is there now and no more: what this does may be probed too, and others record meanwhile.
+            let mut left = ring.fill().0;
+            let reader = RingReader::new(ring);
             let mut words = Vec::new();
-            while let Some(tag) = reader.pop(|word| words.push(word)) {
+            while left > 0
+                && let Some(tag) = reader.pop(|word| words.push(word))
+            {
+                left = left.saturating_sub(words.len() as u64 + 1);
                 records.extend(self.decode(tag, &words));
                 words.clear();
             }

@@ -80,7 +80,8 @@ impl Chain {
         })
     }
 
-    /// Takes a notifier out; false when it is not there. It may still be asked by traps that are under way.
+    /// Takes a notifier out; false when it is not there. It may still be asked by traps that are under way, and must not
+    /// be registered again before those have ended: they go on from it.
     pub fn unregister(&'static self, old: &'static Notifier) -> bool {
         self.change(|| {
             let mut place = &self.head;
@@ -99,7 +100,19 @@ impl Chain {
     /// before the chain: `kprobe_int3_handler`.)
     #[inline(always)]
     pub fn trap<K: Kernel>(&self, die: Die, regs: &mut Regs) -> bool {
-        is_ours::<K>(die, regs) || self.notify(die, regs)
+        match die {
+            // A handler is ended by a fault that nobody else wants.
+            Die::Fault(..) => self.notify(die, regs) || is_ours::<K>(die, regs),
+            // A watchpoint may come with our step.
+            Die::Debug(status) if is_ours::<K>(die, regs) => {
+                if status & WATCHPOINTS != 0 {
+                    self.notify(Die::Debug(status & !BS), regs);
+                }
+                true
+            }
+            Die::Debug(_) => self.notify(die, regs),
+            Die::Breakpoint => is_ours::<K>(die, regs) || self.notify(die, regs),
+        }
     }
 
     /// Asks all but kprobes.
@@ -146,8 +159,9 @@ fn get(place: &AtomicPtr<Notifier>) -> Option<&'static Notifier> {
     unsafe { place.load(Ordering::Acquire).as_ref() }
 }
 
-/// The single-step bit of DR6 (SDM volume 3, section 18.2.3).
+/// The single-step bit of DR6, and those of the four watchpoints (SDM volume 3, section 18.2.3).
 const BS: u64 = 1 << 14;
+const WATCHPOINTS: u64 = 0xF;
 
 /// Whether a trap is kprobes' own; it is handled then. What of it a kernel's handler needs depends on the kind of trap,
 /// which it knows: so this becomes part of that.

@@ -15,7 +15,7 @@ use isa::x86::BREAKPOINT;
 /// How much room there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Instructions that can ever be probed.
+    /// Instructions that can ever be probed; one counts again each time it gets its first probe with another way to step.
     pub sites: usize,
     /// Probes at once.
     pub probes: usize,
@@ -91,9 +91,10 @@ impl<K: Kernel> Engine<K> {
 
     /// A fault that nobody handles: if a probe's handler has raised it, that handler is ended and its probe is off.
     pub fn contain(&self, regs: &mut Regs) -> bool {
+        let faulted = *regs;
         let contained = self.processor().is_some_and(|p| p.recovery.recover(regs));
         if contained {
-            K::handler_faulted(regs);
+            K::handler_faulted(&faulted);
         }
         contained
     }
@@ -101,7 +102,10 @@ impl<K: Kernel> Engine<K> {
     /// A thread will never run again: its activations of probed functions will not return.
     pub fn thread_ended(&self, thread: u64) {
         if let Some(host) = self.host() {
+            // As a handler: it looks at chains, and a grace period must wait for it.
+            let place = host.processor.enter();
             self.returns().ended(&host, thread);
+            place.into_iter().for_each(sync::ActiveSet::leave);
         }
     }
 

@@ -191,7 +191,13 @@ impl<K: Kernel> kprobes::Host for Target<K> {
     }
 
     fn set_armed(&mut self, site: u32, armed: bool) -> Result<(), Error> {
-        self.site(site)?.state.store(if armed { Site::ARMED } else { 0 }, Ordering::Release);
+        let site = self.site(site)?;
+        site.state.store(if armed { Site::ARMED } else { 0 }, Ordering::Release);
+        let address = site.address.load(Ordering::Relaxed);
+        if !armed {
+            // Also where somebody else has written over our breakpoint: what was there before is no one's concern now.
+            self.planted.remove(&address);
+        }
         Ok(())
     }
 

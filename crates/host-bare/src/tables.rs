@@ -107,9 +107,10 @@ impl Processor {
         if self.active.load(Ordering::Relaxed) != 0 {
             return None;
         }
-        // Sequentially consistent: whoever waits for handlers must see this before the handler reads a chain.
-        self.active.swap(1, Ordering::SeqCst);
+        // First the count, so that nobody takes this handler for a later one; then the guard, sequentially consistent:
+        // whoever waits for handlers must see both before the handler reads a chain.
         self.entered.store(self.entered.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        self.active.swap(1, Ordering::SeqCst);
         Some(&self.active)
     }
 

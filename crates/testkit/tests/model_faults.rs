@@ -4,7 +4,7 @@
 mod model;
 
 use kprobes::{Handle, Registry, Request};
-use model::{ADD, MOV, entry, hits, machine, registry, returns, value};
+use model::{ADD, LEA, MOV, NOP, RET, entry, hits, machine, registry, returns, value};
 use testkit::model::{Call, Control, Machine};
 
 /// A batch with a new site, a known one, a return probe, a program.
@@ -158,7 +158,8 @@ fn full_tables_are_reported_and_leave_the_rest_working() {
     let (mut r, mut c) = (registry(), Control::new(&machine));
     let leaf = machine.address("leaf");
     let room = machine.tables.probes.len();
-    let many: Vec<Request> = (0..=room).map(|_| entry(leaf, 2)).collect();
+    let places = [NOP, ADD, LEA, MOV, RET].into_iter().cycle();
+    let many: Vec<Request> = places.take(room + 1).map(|offset| entry(leaf + offset, 2)).collect();
     let first = r.register(&mut c, &[entry(leaf, 1)]).unwrap();
     let (_, error) = r.register(&mut c, &many).unwrap_err();
     assert!(matches!(error, kprobes::Error::Full { what: "probes", .. }), "{error:?}");

@@ -38,16 +38,16 @@ fn a_breakpoint_where_nothing_is_mapped_any_more_is_run_again() {
 }
 
 #[test]
-fn a_foreign_breakpoint_on_a_dead_site_is_stepped_over_uncounted() {
-    // The site stays in the table: a trap there is taken for a late one of ours.
+fn a_foreign_breakpoint_on_a_dead_site_is_foreign_and_one_that_is_gone_runs_again() {
     let (machine, _) = machine();
     let (mut r, mut c) = (registry(), Control::new(&machine));
     let at = machine.address("leaf") + MOV;
     let handle = register(&mut r, &mut c, entry(at, 1));
     r.unregister(&mut c, &[handle]).unwrap();
-    let (outcome, pc) = trap(&machine, at);
-    assert_eq!((outcome, hits(&machine, 1)), (Outcome::Handled, 0));
-    assert_eq!(pc, machine.tables.sites[0].slot.load(Relaxed));
+    assert_eq!(trap(&machine, at), (Outcome::Stale, at), "a late trap of ours");
+    assert!(machine.memory.write(at, &[0xCC]));
+    assert_eq!(trap(&machine, at), (Outcome::Foreign, at + 1));
+    assert_eq!(hits(&machine, 1), 0);
 }
 
 #[test]

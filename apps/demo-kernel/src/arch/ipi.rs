@@ -40,6 +40,15 @@ pub(crate) fn on_each_cpu(f: fn()) {
     interrupts::restore(enabled);
 }
 
+/// Runs `f` on every processor, this one included. Interrupts are off in between: else the thread might go on elsewhere,
+/// and leave out the processor that it has come to.
+pub(crate) fn on_all(f: fn()) {
+    interrupts::without(|| {
+        f();
+        on_each_cpu(f);
+    });
+}
+
 /// Answers a call if there is one for this processor. Interrupts are off; an NMI that waits for a lock may come in
 /// between, and finds the call taken.
 pub(crate) fn service() {

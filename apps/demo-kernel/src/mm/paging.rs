@@ -234,8 +234,7 @@ pub(crate) fn drop_identity() {
 
 /// All processors forget what they remember of the page tables.
 fn flush_everywhere() {
-    x86_64::instructions::tlb::flush_all();
-    ipi::on_each_cpu(x86_64::instructions::tlb::flush_all);
+    ipi::on_all(x86_64::instructions::tlb::flush_all);
 }
 
 /// The first address of the page of `address`.

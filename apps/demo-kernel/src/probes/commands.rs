@@ -1,6 +1,6 @@
 //! Commands of the shell.
 
-use super::{Demo, bench, tests, with_control};
+use super::{Demo, bench, stress, tests, with_control};
 use crate::ksyms;
 use crate::println;
 use crate::shell::Command;
@@ -19,6 +19,12 @@ pub(crate) static COMMANDS: &[Command] = &[
         usage: "best|boosted|breakpoint|trap-flag",
         help: "how new probes step",
         run: stepping,
+    },
+    Command {
+        name: "stress",
+        usage: "[SECONDS]",
+        help: "probes come and go everywhere while the workload runs",
+        run: stress::run,
     },
     Command {
         name: "test",

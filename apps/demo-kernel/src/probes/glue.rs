@@ -75,7 +75,6 @@ unsafe impl Kernel for Demo {
     }
 
     fn sync_processors() {
-        ipi::on_each_cpu(cpu::serialize);
-        cpu::serialize();
+        ipi::on_all(cpu::serialize);
     }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod commands;
 mod glue;
 pub(crate) mod hooks;
+mod stress;
 mod tests;
 
 use crate::sched;

@@ -46,7 +46,9 @@ pub(super) fn threads(_: &str) -> Result<(), String> {
 
 /// Runs the workload: once, or in several threads, and in each several times.
 pub(super) fn work(arguments: &str) -> Result<(), String> {
-    let number = |word: &str| word.parse().ok().filter(|number: &usize| *number > 0);
+    /// More threads than there is memory for stacks for would end the kernel.
+    const MOST: usize = 500;
+    let number = |word: &str| word.parse().ok().filter(|number| (1..=MOST).contains(number));
     let mut words = arguments.split_whitespace().map(number);
     match (words.next(), words.next(), words.next()) {
         (None, ..) => println!("{}", workload::run()?),

@@ -326,5 +326,7 @@ fn steppable(instruction: &Instruction) -> bool {
         && matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Pop);
     // These wait for an interrupt, which does not come while a step holds interrupts back.
     let waits = matches!(instruction.mnemonic(), Mnemonic::Hlt | Mnemonic::Mwait | Mnemonic::Mwaitx);
-    !loads_ss && !waits && instruction.flow_control() == FlowControl::Next
+    // What a kernel's trap relies on when it comes in.
+    let trap_state = matches!(instruction.mnemonic(), Mnemonic::Swapgs | Mnemonic::Wrgsbase | Mnemonic::Wrmsr);
+    !loads_ss && !waits && !trap_state && instruction.flow_control() == FlowControl::Next
 }

@@ -46,6 +46,8 @@ const GROUPS: &[(&str, &[Test])] = &[
 
 /// Runs the tests whose `GROUP::NAME` contains `wanted`.
 pub(super) fn run(wanted: &str) -> Result<(), String> {
+    let planted = with_control(|control| control.list().count())?;
+    check(planted == 0, || format!("{planted} probes are planted: remove them first"))?;
     let text = text();
     let (mut passed, mut failed) = suite::run(wanted);
     for (group, tests) in GROUPS {
@@ -72,7 +74,7 @@ fn report(name: &str, result: &Result<(), String>) {
 }
 
 /// The kernel's text as it is now.
-fn text() -> Vec<u8> {
+pub(super) fn text() -> Vec<u8> {
     let range = alias::text();
     let mut bytes = vec![0; (range.end - range.start) as usize];
     crate::arch::copy::read(range.start, &mut bytes);
@@ -83,6 +85,11 @@ fn text() -> Vec<u8> {
 fn leaves_nothing(before: &[u8]) -> Result<(), String> {
     let left: Vec<String> = with_control(|control| control.list().map(|l| l.name).collect())?;
     check(left.is_empty(), || format!("probes are left: {left:?}"))?;
+    text_is(before)
+}
+
+/// The text is what it was.
+pub(super) fn text_is(before: &[u8]) -> Result<(), String> {
     let now = text();
     let start = alias::text().start;
     match before.iter().zip(&now).position(|(old, new)| old != new) {
