@@ -56,7 +56,8 @@ pub trait Isa {
     fn is_single_stepping(regs: &Self::Regs) -> bool;
     /// Undoes [`begin_step`](Isa::begin_step).
     fn end_step(regs: &mut Self::Regs, saved: u64);
-    /// Executes a prepared operation that needs registers only; false when `op` is not one.
+    /// Executes a prepared operation; false when `op` is none that can be executed in the handler, or would fault: nothing
+    /// has changed then, and the copy is run.
     ///
     /// The program counter in `regs` is the address of the displaced instruction.
     fn execute(op: [u64; OP_WORDS], regs: &mut Self::Regs) -> bool;

@@ -29,7 +29,7 @@ pub fn live(state: &AtomicU32) -> bool {
 pub struct Site {
     /// Address of the instruction.
     pub address: AtomicU64,
-    /// Address of its copy, followed by a jump back to the next instruction.
+    /// Address of its copy, with what leads back to the next instruction behind it.
     pub slot: AtomicU64,
     /// A prepared operation, executed instead of the copy when [`EMULATE`](Self::EMULATE) is set.
     pub op: [AtomicU64; OP_WORDS],

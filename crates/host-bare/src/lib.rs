@@ -2,7 +2,7 @@
 //!
 //! A kernel supplies what only it can know, by the trait [`Kernel`]: which processor and which thread runs, how memory
 //! is read without dying of a fault, how its text is written, where executable memory comes from, its symbols. It
-//! gives its traps to a [`Chain`] of notifiers, in which kprobes is the first. In return it has definitions
+//! gives its traps to a [`Chain`], which asks kprobes first and then its notifiers. In return it has definitions
 //! ([`Control::define`] takes the line that Linux's `kprobe_events` takes), records, handlers, return probes.
 //! `docs/porting-a-host.md` leads through it.
 //!

@@ -1,4 +1,4 @@
-//! The probe table: breakpoint address → index of a site.
+//! The probe table: breakpoint address → index of a site, with a mark of what the address is to it.
 //!
 //! Open addressing, one writer, any number of readers in trap context. Entries are never removed: a site whose last
 //! probe is gone stays in the table (its state says so), because a processor may have fetched the breakpoint before
@@ -20,7 +20,7 @@ use crate::primitive::{AtomicU64, Ordering};
 pub struct Bucket {
     /// Address of the breakpoint; 0 marks an empty bucket.
     pub key: AtomicU64,
-    /// Index of the site.
+    /// Index of the site, and marks of whoever fills the table.
     pub value: AtomicU64,
 }
 
