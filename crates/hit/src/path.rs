@@ -53,28 +53,33 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
     let place = host.enter();
     let mut returning = 0u32;
     let mut next = Next::Step;
-    for probe in chain(host, site).filter(|p| live(&p.state)) {
-        match probe.kind() {
-            Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
-            Some(Kind::Handler) => {
-                // Before the handler changes the registers: the return address is where the stack pointer says now.
-                if returning != 0 {
-                    returns::arm(host, site, index, core::mem::take(&mut returning), regs);
-                }
-                next = next.or(handle(host, probe, place.is_some(), regs));
-                if next == Next::Redirected {
-                    // The others are not reached (Linux: `aggr_pre_handler`).
-                    break;
-                }
-                // Whatever a handler has done to it, or left behind when it has faulted.
-                H::Isa::set_pc(regs, address);
+    let mut probes = chain(host, site).filter(|p| live(&p.state));
+    loop {
+        // Up to the next handler, which may change the registers.
+        let handler = probes.find(|probe| match probe.kind() {
+            Some(Kind::Handler) => true,
+            Some(Kind::Internal) => {
+                next = next.or(host.internal(probe, address, regs));
+                false
             }
-            Some(kind) => run(host, probe, kind, place.is_some(), regs, &mut returning),
-            None => {}
+            Some(kind) => {
+                run(host, probe, kind, place.is_some(), regs, &mut returning);
+                false
+            }
+            None => false,
+        });
+        // Before that: the return address is where the stack pointer says now.
+        if returning != 0 {
+            returns::arm(host, site, index, core::mem::take(&mut returning), regs);
         }
-    }
-    if returning != 0 {
-        returns::arm(host, site, index, returning, regs);
+        let Some(probe) = handler else { break };
+        next = next.or(handle(host, probe, place.is_some(), regs));
+        if next == Next::Redirected {
+            // The others are not reached (Linux: `aggr_pre_handler`).
+            break;
+        }
+        // Whatever the handler has done to it, or left behind when it has faulted.
+        H::Isa::set_pc(regs, address);
     }
     if let Some(place) = place {
         ActiveSet::leave(place);

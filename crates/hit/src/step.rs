@@ -25,7 +25,7 @@
 
 use crate::path::{Outcome, Regs};
 use crate::site::Site;
-use crate::{Host, Isa, returns};
+use crate::{Host, Isa};
 use sync::primitive::{AtomicU64, Ordering};
 
 /// Slots begin at multiples of this, in hosts that publish them.
@@ -156,12 +156,13 @@ pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
 }
 
 /// The program steps itself, and may do so in a slot: whoever it tells shall see it behind the original, and not before
-/// the instruction is complete. (The step at the breakpoint itself is lost: the trap has taken its place.) Where it has
-/// come to the stub of a return probe, it is told the true return address.
+/// the instruction is complete, and not at the stub of a return probe. (The step of an instruction that traps is lost:
+/// the trap has taken its place.)
+#[cold]
 fn foreign_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let pc = H::Isa::pc(regs);
-    if host.returns().spans(pc) && returns::hit(host, pc, regs) {
-        return Outcome::Foreign;
+    if host.returns().spans(pc) {
+        return Outcome::Handled;
     }
     let Some(place) = in_slot(host, pc) else { return Outcome::Foreign };
     if place.delta == 0 {
