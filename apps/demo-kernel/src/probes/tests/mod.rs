@@ -10,6 +10,7 @@ mod memory;
 mod notifiers;
 mod processors;
 mod refusals;
+mod regressions;
 mod scheduler;
 mod suite;
 
@@ -42,6 +43,7 @@ const GROUPS: &[(&str, &[Test])] = &[
     ("scheduler", scheduler::TESTS),
     ("differential", differential::TESTS),
     ("everything", everything::TESTS),
+    ("regressions", regressions::TESTS),
 ];
 
 /// Runs the tests whose `GROUP::NAME` contains `wanted`.
