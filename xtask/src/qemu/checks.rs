@@ -16,7 +16,7 @@ const PROCESSORS: [u32; 3] = [1, 2, 4];
 /// How long all tests may take on one machine, which may be busy with others.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-/// Builds the kernel, checks what a trap runs, and runs the example and all tests in it.
+/// Builds the kernel, checks what a trap runs, and runs the example, all tests and some seconds of stress in it.
 ///
 /// # Errors
 ///
@@ -34,7 +34,7 @@ pub(crate) fn run() -> Result<()> {
     let silent = script(&kernel, "expect-error cat /etc/missing\ntrace\nhalt\n", 2)?;
     ensure!(!silent.output.contains(SEEN), "a failure was traced without a probe");
     for processors in PROCESSORS {
-        script(&kernel, "test\nhalt\n", processors)?;
+        script(&kernel, "test\nstress 2\nhalt\n", processors)?;
     }
     Ok(())
 }
