@@ -12,6 +12,7 @@ mod guest;
 mod kernel_bench;
 mod layering;
 mod qemu;
+mod row;
 mod setup;
 mod shell;
 

@@ -99,9 +99,9 @@ impl Output {
         let values: Vec<(&str, Value)> = event.schema.fields.iter().map(|f| f.name.as_str()).zip(values).collect();
         let at = |address: u64| record.objects.symbolize(address);
         let (place, caller) = (at(record.address), at(record.caller));
-        let site = Located(record.address, place.as_ref()).site();
+        let site = Site::new(record.address, place.as_ref());
         let location = if record.is_return {
-            Location::Return { caller: Located(record.caller, caller.as_ref()).site(), function: site }
+            Location::Return { caller: Site::new(record.caller, caller.as_ref()), function: site }
         } else {
             Location::Entry(site)
         };
@@ -132,17 +132,6 @@ impl Output {
 
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.writer.flush().context("cannot write the trace")
-    }
-}
-
-/// An address and its symbol (name, offset, size).
-struct Located<'a>(u64, Option<&'a (String, u64, u64)>);
-
-impl<'a> Located<'a> {
-    fn site(&self) -> Site<'a> {
-        let symbol = self.1.map(|(name, _, _)| name.as_str());
-        let (offset, size) = self.1.map_or((0, None), |&(_, offset, size)| (offset, Some(size)));
-        Site { addr: self.0, symbol, offset, size }
     }
 }
 

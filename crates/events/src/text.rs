@@ -69,6 +69,15 @@ pub struct Site<'a> {
     pub size: Option<u64>,
 }
 
+impl<'a> Site<'a> {
+    /// An address, and the name, offset and size of the symbol that it is in.
+    #[must_use]
+    pub fn new(addr: u64, symbol: Option<&'a (String, u64, u64)>) -> Self {
+        let (offset, size) = symbol.map_or((0, None), |&(_, offset, size)| (offset, Some(size)));
+        Self { addr, symbol: symbol.map(|(name, _, _)| name.as_str()), offset, size }
+    }
+}
+
 impl fmt::Display for Site<'_> {
     /// `SYMBOL+0xOFFSET/0xSIZE`, as the kernel's `%pS`; `0xADDRESS` without a symbol.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

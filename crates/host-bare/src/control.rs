@@ -192,22 +192,23 @@ impl<K: Kernel> Control<K> {
             }
         }
         // What a check of one cannot see: the chain, or the bits of an address are used up. That one is left out.
-        while let Err((index, error)) = self.attach_checked(name, &mut requests) {
+        let name = |address| format!("{name}_{address:x}");
+        while let Err((index, error)) = self.attach_checked(&mut requests, name) {
             let Some(request) = (index < requests.len()).then(|| requests.remove(index)) else { break };
             refused.push((request.address, error));
         }
         refused
     }
 
-    fn attach_checked(&mut self, name: &str, requests: &mut [Request]) -> Result<(), (usize, Error)> {
+    /// Registers what records nothing, under names by address.
+    fn attach_checked(&mut self, requests: &mut [Request], name: impl Fn(u64) -> String) -> Result<(), (usize, Error)> {
         let ids = self.numbers(requests.len()).map_err(|error| (requests.len().saturating_sub(1), error))?;
         for (request, &id) in requests.iter_mut().zip(&ids) {
             request.id = id;
         }
         let handles = self.register(requests).map_err(|(index, error)| (index, error.into()))?;
         for (handle, id) in handles.into_iter().zip(ids) {
-            let name = format!("{name}_{:x}", handle.address);
-            self.set(id, Event::silent(name, handle));
+            self.set(id, Event::silent(name(handle.address), handle));
         }
         Ok(())
     }
@@ -216,13 +217,8 @@ impl<K: Kernel> Control<K> {
         if self.find(None, name).is_some() {
             return Err(Error::Place(format!("there is an event `{name}` already")));
         }
-        let id = self.numbers(1)?.first().copied().unwrap_or_default();
-        let request = Request { address, kind, id, record: false, program: Vec::new() };
-        let handles = self.register(&[request]).map_err(|(_, error)| error)?;
-        for handle in handles {
-            self.set(id, Event::silent(name.to_string(), handle));
-        }
-        Ok(())
+        let request = Request { address, kind, id: 0, record: false, program: Vec::new() };
+        self.attach_checked(&mut [request], |_| name.to_string()).map_err(|(_, error)| error)
     }
 
     fn register(&mut self, requests: &[Request]) -> Result<Vec<Handle>, (usize, kprobes::Error)> {
@@ -408,9 +404,9 @@ impl Record {
     #[must_use]
     pub fn text<K: Kernel>(&self) -> String {
         let (place, caller) = (located::<K>(self.header.address), located::<K>(self.header.caller));
-        let function = as_site(self.header.address, place.as_ref());
+        let function = Site::new(self.header.address, place.as_ref());
         let location = if self.header.is_return {
-            Location::Return { caller: as_site(self.header.caller, caller.as_ref()), function }
+            Location::Return { caller: Site::new(self.header.caller, caller.as_ref()), function }
         } else {
             Location::Entry(function)
         };
@@ -429,11 +425,6 @@ impl Record {
         };
         events::write_text(&line, &|address| symbolize::<K>(address))
     }
-}
-
-fn as_site(addr: u64, symbol: Option<&(String, u64, u64)>) -> Site<'_> {
-    let (offset, size) = symbol.map_or((0, None), |&(_, offset, size)| (offset, Some(size)));
-    Site { addr, symbol: symbol.map(|(name, _, _)| name.as_str()), offset, size }
 }
 
 /// Name, offset and size of what is at `address`.

@@ -61,18 +61,12 @@ impl Chain {
     /// Adds a notifier, behind those of its priority. False when it is there already. Not for trap context.
     pub fn register(&'static self, new: &'static Notifier) -> bool {
         self.change(|| {
-            let mut place = &self.head;
-            while let Some(notifier) = get(place) {
-                if core::ptr::eq(notifier, new) {
-                    return false;
-                }
-                if notifier.priority < new.priority {
-                    break;
-                }
-                place = &notifier.next;
-            }
-            if self.holds(new) {
+            if self.walk().any(|(_, notifier)| core::ptr::eq(notifier, new)) {
                 return false;
+            }
+            let mut place = &self.head;
+            for (_, notifier) in self.walk().take_while(|(_, notifier)| notifier.priority >= new.priority) {
+                place = &notifier.next;
             }
             new.next.store(place.load(Ordering::Relaxed), Ordering::Relaxed);
             place.store(core::ptr::from_ref(new).cast_mut(), Ordering::Release);
@@ -84,15 +78,11 @@ impl Chain {
     /// be registered again before those have ended: they go on from it.
     pub fn unregister(&'static self, old: &'static Notifier) -> bool {
         self.change(|| {
-            let mut place = &self.head;
-            while let Some(notifier) = get(place) {
-                if core::ptr::eq(notifier, old) {
-                    place.store(old.next.load(Ordering::Relaxed), Ordering::Release);
-                    return true;
-                }
-                place = &notifier.next;
+            let found = self.walk().find(|(_, notifier)| core::ptr::eq(*notifier, old));
+            if let Some((place, _)) = found {
+                place.store(old.next.load(Ordering::Relaxed), Ordering::Release);
             }
-            false
+            found.is_some()
         })
     }
 
@@ -117,25 +107,18 @@ impl Chain {
 
     /// Asks all but kprobes.
     pub fn notify(&self, die: Die, regs: &mut Regs) -> bool {
-        let mut place = &self.head;
-        while let Some(notifier) = get(place) {
-            if (notifier.call)(die, regs) == Verdict::Stop {
-                return true;
-            }
-            place = &notifier.next;
-        }
-        false
+        self.walk().any(|(_, notifier)| (notifier.call)(die, regs) == Verdict::Stop)
     }
 
-    fn holds(&self, wanted: &Notifier) -> bool {
+    /// The notifiers in their order, each with the place that leads to it. What follows one is looked up after it was
+    /// visited.
+    fn walk(&self) -> impl Iterator<Item = (&AtomicPtr<Notifier>, &'static Notifier)> {
         let mut place = &self.head;
-        while let Some(notifier) = get(place) {
-            if core::ptr::eq(notifier, wanted) {
-                return true;
-            }
+        core::iter::from_fn(move || {
+            let (before, notifier) = (place, get(place)?);
             place = &notifier.next;
-        }
-        false
+            Some((before, notifier))
+        })
     }
 
     fn change<R>(&self, f: impl FnOnce() -> R) -> R {

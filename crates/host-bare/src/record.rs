@@ -1,7 +1,7 @@
 //! An event becomes a record in the processor's ring.
 
 use crate::tables::PAYLOAD_BYTES;
-use crate::trap::TrapHost;
+use crate::trap::{Guarded, TrapHost};
 use crate::{Kernel, Regs};
 use arch::x86::{Fetch, Reader};
 use events::wire::Header;
@@ -53,9 +53,6 @@ fn write_with<K: Kernel>(
     let words = header.words(payload.get(..length).unwrap_or_default());
     host.processor.records.ring().push(header.tag(), words)
 }
-
-/// Memory that is read with care.
-struct Guarded<K>(core::marker::PhantomData<K>);
 
 impl<K: Kernel> Reader for Guarded<K> {
     fn read(&self, address: u64, out: &mut [u8]) -> bool {

@@ -24,7 +24,8 @@ impl<K: Kernel> Space for KernelSpace<K> {
     }
 }
 
-struct Guarded<K>(PhantomData<K>);
+/// The kernel's memory, read and written with care.
+pub(crate) struct Guarded<K>(pub(crate) PhantomData<K>);
 
 impl<K: Kernel> isa::Memory for Guarded<K> {
     fn read(&mut self, addr: u64, _: isa::Width) -> Result<u64, isa::Fault> {

@@ -20,6 +20,11 @@ pub enum Stepping {
     SingleStep,
 }
 
+impl Stepping {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Best, Self::Boosted, Self::SecondBreakpoint, Self::SingleStep];
+}
+
 /// The code in a slot, and what it means.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {

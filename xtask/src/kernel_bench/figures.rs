@@ -3,54 +3,12 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::row::Row;
+
 /// Our figures.
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) rows: Vec<Row>,
-}
-
-/// What calls of one function cost that one kind of probe is on.
-#[derive(Debug)]
-pub(super) struct Row {
-    /// The kind of probe, in the words of Linux's figures where it is one of theirs.
-    pub(super) probe: String,
-    /// The probed instruction.
-    pub(super) on: String,
-    /// How it takes its effect.
-    pub(super) placed: String,
-    /// How many other addresses were probed.
-    pub(super) others: u64,
-    calls: u64,
-    plain: u64,
-    probed: u64,
-}
-
-impl Row {
-    /// Instructions that the probe adds to a call. Counts are far below 2^53.
-    pub(super) fn cost(&self) -> f64 {
-        (self.probed - self.plain) as f64 / self.calls as f64
-    }
-
-    fn parse(fields: &[&str]) -> Option<Self> {
-        let [probe, on, placed, others, calls, plain, probed] = fields else { return None };
-        let row = Self {
-            probe: (*probe).to_owned(),
-            on: (*on).to_owned(),
-            placed: (*placed).to_owned(),
-            others: others.parse().ok()?,
-            calls: calls.parse().ok()?,
-            plain: plain.parse().ok()?,
-            probed: probed.parse().ok()?,
-        };
-        (row.calls > 0 && row.probed > row.plain).then_some(row)
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "probe": self.probe, "on": self.on, "placed": self.placed, "others": self.others, "cost": self.cost(),
-            "calls": self.calls, "plain": self.plain, "probed": self.probed,
-        })
-    }
 }
 
 impl Figures {

@@ -1,6 +1,7 @@
 //! The two kernels side by side.
 
-use super::figures::{Figures, Row};
+use super::figures::Figures;
+use crate::row::Row;
 
 /// A line of the table. A cost is in instructions, alone and in company.
 #[derive(Debug)]

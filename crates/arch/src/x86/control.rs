@@ -23,9 +23,7 @@ impl<S: Space> kprobes::Isa for X86<S> {
 
     fn operation(plan: &Analysis) -> Option<[u64; OP_WORDS]> {
         let Verdict::Emulate(op) = plan.verdict else { return None };
-        let bytes = op.to_bytes();
-        let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-        (S::MEMORY || !op.touches_memory()).then(|| core::array::from_fn(word))
+        (S::MEMORY || !op.touches_memory()).then(|| op.to_words())
     }
 
     fn how(plan: &Analysis, stepping: Stepping) -> u32 {

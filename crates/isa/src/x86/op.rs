@@ -297,7 +297,14 @@ impl Op {
         ]
     }
 
-    /// The operation of which these are the bytes, eight in a word, little endian.
+    /// The bytes as words, eight in each, little endian.
+    #[must_use]
+    pub const fn to_words(&self) -> [u64; Self::SIZE / 8] {
+        let first = [self.kind, self.len, self.arg, self.base, self.index, self.scale, self.segment, self.reserved];
+        [u64::from_le_bytes(first), self.value.cast_unsigned()]
+    }
+
+    /// The operation that [`Op::to_words`] gave.
     #[must_use]
     #[inline]
     pub const fn from_words([first, value]: [u64; Self::SIZE / 8]) -> Self {

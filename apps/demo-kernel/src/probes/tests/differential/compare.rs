@@ -13,8 +13,7 @@ use core::fmt;
 use host_bare::{Listed, Stepping};
 
 /// The ways to be asked for.
-pub(super) const WAYS: [Stepping; 4] =
-    [Stepping::Best, Stepping::Boosted, Stepping::SecondBreakpoint, Stepping::SingleStep];
+pub(super) const WAYS: [Stepping; 4] = Stepping::ALL;
 /// All states come from here.
 const SEED: u64 = 0x006B_7072_6F62_6573;
 /// Differences that are kept, to be shown.
