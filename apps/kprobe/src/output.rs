@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write, stderr};
 use std::path::Path;
 
-/// A thread that writes a record may be interrupted for this long (in counts of the time stamp counter, a millisecond or
-/// more): younger records wait for it.
-const SETTLE: u64 = 3_000_000;
+/// A thread that writes a record may be interrupted for this long (in counts of the time stamp counter, some hundredth of
+/// a second): younger records wait for it. On a busy machine it has to wait for its turn, which takes milliseconds.
+const SETTLE: u64 = 200_000_000;
 
 /// The trace's output.
 pub(crate) struct Output {
