@@ -6,6 +6,8 @@
 
 #![no_std]
 
+mod exports;
+
 use core::arch::{asm, naked_asm};
 use host_process::abi::Home;
 
@@ -30,6 +32,26 @@ pub unsafe extern "C" fn agent_entry(home: *const Home) -> ! {
 #[unsafe(naked)]
 pub unsafe extern "C" fn agent_syscall() -> ! {
     naked_asm!("syscall", "int3")
+}
+
+/// Where a probe module's `init` or `exit` asks the tool, which holds the thread: the breakpoint stops it with a call's
+/// number and arguments in registers, and it goes on with the answer in `rax`. Nobody comes here otherwise.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub extern "C" fn agent_hypercall(number: u64, a: u64, b: u64, c: u64, d: u64) -> u64 {
+    naked_asm!("int3", "ret")
+}
+
+/// Where the tool lets a held thread run a module's `init` or `exit`: `rdi` is the function, the stack is a fresh one.
+/// Ends in a breakpoint with the result in `rax`.
+///
+/// # Safety
+///
+/// Only the tool jumps here.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn agent_run(function: u64) -> ! {
+    naked_asm!("xor ebp, ebp", "and rsp, -16", "cld", "call rdi", "int3")
 }
 
 #[panic_handler]

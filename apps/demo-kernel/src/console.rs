@@ -65,18 +65,22 @@ struct Line;
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            if byte == b'\n' {
-                put(b'\r');
-            }
-            put(byte);
-        }
+        put_all(text.as_bytes());
         Ok(())
     }
 }
 
-/// Writes one call of `print!`.
-pub(crate) fn print(args: fmt::Arguments<'_>) {
+fn put_all(bytes: &[u8]) {
+    for &byte in bytes {
+        if byte == b'\n' {
+            put(b'\r');
+        }
+        put(byte);
+    }
+}
+
+/// Runs `f` as the one who prints.
+fn with_line(f: impl FnOnce()) {
     let enabled = interrupts::disable();
     let me = cpu::id();
     let nested = WRITER.load(Ordering::Relaxed) == me;
@@ -86,12 +90,24 @@ pub(crate) fn print(args: fmt::Arguments<'_>) {
             core::hint::spin_loop();
         }
     }
-    // The serial line never fails; an error could only come from a `Display` of the caller's.
-    let _ = Line.write_fmt(args);
+    f();
     if !nested {
         WRITER.store(NOBODY, Ordering::Release);
     }
     interrupts::restore(enabled);
+}
+
+/// Writes one call of `print!`.
+pub(crate) fn print(args: fmt::Arguments<'_>) {
+    with_line(|| {
+        // The serial line never fails; an error could only come from a `Display` of the caller's.
+        let _ = Line.write_fmt(args);
+    });
+}
+
+/// Writes bytes, whatever they are.
+pub(crate) fn write(bytes: &[u8]) {
+    with_line(|| put_all(bytes));
 }
 
 /// Takes the serial line from whoever holds it: this processor panics and the others have been stopped.

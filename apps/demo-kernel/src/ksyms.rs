@@ -4,8 +4,11 @@
 //! one who has built the kernel puts it (`boot/symbols`): lines of `ADDRESS SIZE KIND NAME`, sorted by address, numbers
 //! in hexadecimal, kinds as `nm` has them. The names stay where the loader has put them.
 //!
-//! The table is set once and never changes, so trap context may read it: no lock, no allocation in [`at`].
+//! The table is set once and never changes, so trap context may read it: no lock, no allocation in [`at`]. Loadable
+//! [`modules`] add their own symbols and take them away. A name is looked for in the kernel first, and then in all
+//! modules; `module:name` is a module's.
 
+pub(crate) mod modules;
 mod name;
 mod similar;
 
@@ -65,7 +68,7 @@ impl Symbol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LookupError {
     /// None is named so; these are named nearly so.
-    NotFound(Vec<&'static str>),
+    NotFound(Vec<String>),
     /// Several at different addresses are; some of them.
     Ambiguous(Vec<Symbol>),
 }
@@ -103,7 +106,11 @@ pub(crate) fn all() -> &'static [Symbol] {
 
 /// What lies at an address, and how far behind its beginning. Trap context may ask.
 pub(crate) fn at(address: u64) -> Option<(Symbol, u64)> {
-    let symbols = all();
+    find(all(), address).or_else(|| modules::at(address))
+}
+
+/// Which of `symbols`, sorted by address, holds an address, and how far behind its beginning.
+fn find(symbols: &[Symbol], address: u64) -> Option<(Symbol, u64)> {
     let until = symbols.partition_point(|symbol| symbol.address <= address);
     // Labels within a function lie between; far back there is nothing that reaches here.
     let mut reaching = symbols[..until].iter().rev().take(64).filter(|symbol| address - symbol.address < symbol.size);
@@ -113,20 +120,34 @@ pub(crate) fn at(address: u64) -> Option<(Symbol, u64)> {
     Some((*found, address - found.address))
 }
 
-/// The symbol of a name, given in full (`demo_kernel::fs::tree::Tree::path_lookup`) or as its last part (`path_lookup`).
+/// The symbol of a name, given in full (`demo_kernel::fs::tree::Tree::path_lookup`) or as its last part (`path_lookup`);
+/// a module's with the module's name and a colon, or without if the kernel has none of that name.
 ///
 /// # Errors
 ///
 /// If there is none, with near names; or several at different addresses.
 pub(crate) fn lookup(name: &str) -> Result<Symbol, LookupError> {
-    let named = only(all().iter().filter(|symbol| symbol.name == name));
-    let found = named.or_else(|| only(all().iter().filter(|symbol| last_segment(symbol.name) == name)));
-    found.unwrap_or_else(|| Err(LookupError::NotFound(similar(name, all().iter().map(|symbol| symbol.name), OFFERED))))
+    let full = || only(all().iter().filter(|symbol| symbol.name == name).copied());
+    let last = || only(all().iter().filter(|symbol| last_segment(symbol.name) == name).copied());
+    let found = full().or_else(last).or_else(|| only(modules::named(name).into_iter()));
+    found.unwrap_or_else(|| Err(LookupError::NotFound(near(name))))
+}
+
+/// Whether a symbol is meant by a name: all of its own or the last part.
+fn is_named(symbol: &Symbol, name: &str) -> bool {
+    symbol.name == name || last_segment(symbol.name) == name
+}
+
+/// Names that are nearly this one.
+fn near(name: &str) -> Vec<String> {
+    let of_modules = modules::names();
+    let all = all().iter().map(|symbol| symbol.name).chain(of_modules.iter().map(String::as_str));
+    similar(name, all, OFFERED).into_iter().map(Into::into).collect()
 }
 
 /// The only one of its address; none of none.
-fn only<'a>(found: impl Iterator<Item = &'a Symbol>) -> Option<Result<Symbol, LookupError>> {
-    let mut found: Vec<Symbol> = found.copied().collect();
+fn only(found: impl Iterator<Item = Symbol>) -> Option<Result<Symbol, LookupError>> {
+    let mut found: Vec<Symbol> = found.collect();
     found.dedup_by_key(|symbol| symbol.address);
     match *found.as_slice() {
         [] => None,

@@ -12,15 +12,18 @@ extern crate alloc;
 mod arch;
 mod boot;
 mod console;
+mod exports;
 mod fs;
 mod ksyms;
 mod lock;
+mod log;
 mod mm;
 mod panic;
 mod probes;
 mod sched;
 mod selftest;
 mod shell;
+mod snapshot;
 mod workload;
 
 use arch::{apic, cpu, pic, smp, time, trap};
@@ -49,6 +52,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
 fn main_thread(_: usize) {
     fs::init(boot::module());
     let symbols = ksyms::init();
+    log::init();
     if let Err(error) = probes::init() {
         panic!("kprobes does not start: {error}");
     }

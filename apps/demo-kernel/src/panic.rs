@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::trap::fault::Place;
 use crate::arch::{copy, cpu, interrupts, ipi};
-use crate::console;
+use crate::{console, log};
 
 const NOBODY: usize = usize::MAX;
 /// Which processor panics.
@@ -29,6 +29,7 @@ pub(crate) fn begin() {
     }
     (0..cpu::count()).filter(|&id| id != me).for_each(ipi::nmi);
     console::seize();
+    log::drain_in_panic();
 }
 
 /// Called by NMIs: stops here if another processor panics.

@@ -17,7 +17,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 /// The agent that is mapped into targets.
-static AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.so"));
+static AGENT: &[u8] = agent_image::IMAGE;
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {

@@ -5,10 +5,10 @@
 //! programs' view of registers, once for all hosts. What differs between hosts is a [`Space`](x86::Space): with whose rights the
 //! probed code runs, and whether an operation may touch its memory in the handler.
 //!
-//! Nothing here asks for the machine that compiles it, and nothing is `unsafe`.
+//! Nothing here asks for the machine that compiles it but the calling of handlers, which is also all that is `unsafe`.
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 #[cfg(feature = "control")]
 extern crate alloc;

@@ -11,11 +11,13 @@
 //! | [`SignalFrame`] | the interrupted registers, signal mask and signal stack in a signal handler |
 //! | [`thread_word`] | a word of the C library's thread control block |
 //! | [`restorer`] | `rt_sigreturn`, for `SA_RESTORER` |
+//! | [`Recovery`] | calls a function that may fault, and goes on behind it; needs no operating system |
+//! | [`call_mirrored`] | calls a function as another one was called; needs none either |
 
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64/mod.rs"]
 mod imp;
 
-pub use imp::{SignalFrame, now, nr, restorer, syscall, thread_word};
+pub use imp::{Recovery, SignalFrame, call_mirrored, now, nr, restorer, syscall, thread_word};

@@ -22,16 +22,17 @@
 //! that control writes while handlers run is read through atomics; each field's documentation says who writes it.
 
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod path;
 pub mod returns;
 mod site;
 mod step;
+mod zeroed;
 
 pub use path::{MAX_CHAIN, Outcome, breakpoint};
-pub use site::{Counters, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
-pub use step::{BOOSTED_COPY, Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, resume, single_step};
+pub use site::{Counters, Handlers, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
+pub use step::{BOOSTED_COPY, Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, offer, resume, single_step};
 
 /// What the hit path must know of an instruction set: where the registers keep what, and how a prepared operation is
 /// executed. How instructions are encoded is none of its business.
@@ -67,13 +68,25 @@ pub trait Isa {
     fn arguments(regs: &Self::Regs) -> [u64; returns::SAVED_ARGUMENTS];
 }
 
-/// What happened to the program counter in an internal probe.
+/// What a probe says of the displaced instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Next {
-    /// The displaced instruction takes its effect.
-    Step,
-    /// The probe has set the program counter and done the instruction's work.
-    Redirected,
+    /// It takes its effect.
+    Step = 0,
+    /// The probe has set the program counter and done the instruction's work: execution goes on there, and the probes that
+    /// come later at this address are not reached (Linux: a pre-handler that returns 1).
+    Redirected = 1,
+}
+
+/// What an entry handler says of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Watch {
+    /// Its return is waited for.
+    Yes = 0,
+    /// It is not (Linux: an entry handler that returns 1).
+    No = 1,
 }
 
 impl Next {
@@ -122,10 +135,34 @@ pub trait Host {
     fn returns(&self) -> returns::Returns<'_>;
     /// Records an event of `probe`; false when there was no room for it.
     fn record(&self, probe: &Probe, regs: &<Self::Isa as Isa>::Regs, cause: Cause<'_>) -> bool;
-    /// Calls the handler of `probe`. The registers are the interrupted program's, and may be changed.
+    /// Calls the pre-handler of `probe`, or a jprobe's function. The registers are the interrupted program's, and may be
+    /// changed.
     fn handle(&self, probe: &Probe, regs: &mut <Self::Isa as Isa>::Regs) -> Next {
         let _ = (probe, regs);
         Next::Step
+    }
+    /// Calls the post-handler of `probe`: the displaced instruction has taken its effect.
+    fn followed(&self, probe: &Probe, regs: &mut <Self::Isa as Isa>::Regs) {
+        let _ = (probe, regs);
+    }
+    /// Calls the fault handler of `probe`: the displaced instruction has raised `trap`, and `regs` are those before it.
+    /// True when it has cured that.
+    fn faulted(&self, probe: &Probe, regs: &mut <Self::Isa as Isa>::Regs, trap: u64) -> bool {
+        let _ = (probe, regs, trap);
+        false
+    }
+    /// Calls the entry handler of a return probe, for the activation that instance `id` stands for.
+    fn entered(&self, probe: &Probe, id: u32, regs: &mut <Self::Isa as Isa>::Regs) -> Watch {
+        let _ = (probe, id, regs);
+        Watch::Yes
+    }
+    /// Calls a return probe's handler: the activation returns.
+    fn returned(&self, probe: &Probe, id: u32, caller: u64, regs: &mut <Self::Isa as Isa>::Regs) {
+        let _ = (probe, id, caller, regs);
+    }
+    /// An activation is over, with or without a return: its data is given back.
+    fn released(&self, probe: &Probe, id: u32) {
+        let _ = (probe, id);
     }
     /// What the running processor keeps of a step; `None` when the host only knows copies that jump back.
     fn stepping(&self) -> Option<&Stepping> {

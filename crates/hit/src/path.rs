@@ -1,6 +1,6 @@
 //! From the trap to the next instruction.
 
-use crate::returns;
+use crate::returns::{self, Entering};
 use crate::site::{Counters, Kind, Probe, Site, live};
 use crate::step::{index, is_site};
 use crate::{Cause, Host, Isa, Next, step};
@@ -51,71 +51,71 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
 fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs<H>) {
     H::Isa::set_pc(regs, address);
     let place = host.enter();
-    let mut returning = 0u32;
+    let mut entering = Entering::default();
     let mut next = Next::Step;
-    let mut probes = chain(host, site).filter(|p| live(&p.state));
-    loop {
-        // Up to the next handler, which may change the registers.
-        let handler = probes.find(|probe| match probe.kind() {
-            Some(Kind::Handler) => true,
-            Some(Kind::Internal) => {
-                next = next.or(host.internal(probe, address, regs));
-                false
+    let mut followed = false;
+    for probe in chain(host, site).filter(|p| live(&p.state)) {
+        match probe.kind() {
+            Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
+            Some(Kind::Return) => entering.ask(host, probe, place.is_some(), regs),
+            Some(Kind::Handler) => {
+                // Before that: it may change the registers, and the return address is where the stack pointer says now.
+                entering.arm(host, site, index, regs);
+                let may_run = place.is_some() && (!probe.is_followed() || step::can_be_followed(host));
+                next = next.or(handle(host, probe, may_run, regs));
+                if next == Next::Redirected {
+                    // The others are not reached (Linux: `aggr_pre_handler`).
+                    break;
+                }
+                followed |= may_run && probe.is_followed();
+                // Whatever the handler has done to it, or left behind when it has faulted.
+                H::Isa::set_pc(regs, address);
             }
-            Some(kind) => {
-                run(host, probe, kind, place.is_some(), regs, &mut returning);
-                false
-            }
-            None => false,
-        });
-        // Before that: the return address is where the stack pointer says now.
-        if returning != 0 {
-            returns::arm(host, site, index, core::mem::take(&mut returning), regs);
+            Some(kind) => run(host, probe, kind, place.is_some(), regs),
+            None => {}
         }
-        let Some(probe) = handler else { break };
-        next = next.or(handle(host, probe, place.is_some(), regs));
-        if next == Next::Redirected {
-            // The others are not reached (Linux: `aggr_pre_handler`).
-            break;
+    }
+    entering.arm(host, site, index, regs);
+    if followed && next == Next::Step {
+        // Post-handlers are handlers: as long as they may run now, the guard is held.
+        if step::over(host, site, index, true, regs) {
+            follow(host, site, regs);
         }
-        // Whatever the handler has done to it, or left behind when it has faulted.
-        H::Isa::set_pc(regs, address);
+        return place.into_iter().for_each(ActiveSet::leave);
     }
-    if let Some(place) = place {
-        ActiveSet::leave(place);
-    }
+    place.into_iter().for_each(ActiveSet::leave);
     if next == Next::Step {
-        step::over(host, site, index, regs);
+        step::over(host, site, index, false, regs);
+    }
+}
+
+/// The displaced instruction has taken its effect: the post-handlers run, in the order of the chain.
+pub(crate) fn follow<H: Host>(host: &H, site: &Site, regs: &mut Regs<H>) {
+    let handlers = chain(host, site).filter(|p| live(&p.state) && p.kind() == Some(Kind::Handler) && p.is_followed());
+    for probe in handlers {
+        host.followed(probe, regs);
     }
 }
 
 /// One probe of a user's at a site that was hit.
-fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<H>, returning: &mut u32) {
-    let Some(counters) = host.counters(probe.id.load(Ordering::Relaxed)) else {
-        return;
-    };
+fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<H>) {
+    let Some(counters) = counted(host, probe, may_run) else { return };
+    Counters::add(&counters.hits);
+    if kind == Kind::ReturnSite {
+        Counters::add(&counters.returns);
+        record(host, probe, counters, regs, Cause::ReturnSite);
+    } else {
+        record(host, probe, counters, regs, Cause::Hit);
+    }
+}
+
+/// The counters of a probe that may run; one that may not is counted as missed.
+pub(crate) fn counted<'h, H: Host>(host: &'h H, probe: &Probe, may_run: bool) -> Option<&'h Counters> {
+    let counters = host.counters(probe.id.load(Ordering::Relaxed))?;
     if !may_run {
-        return Counters::add(&counters.missed);
+        Counters::add(&counters.missed);
     }
-    match kind {
-        Kind::Return => {
-            if returns::admit(probe) {
-                Counters::add(&counters.hits);
-                *returning |= 1u32.checked_shl(probe.bit.load(Ordering::Relaxed)).unwrap_or(0);
-            } else {
-                Counters::add(&counters.missed);
-            }
-        }
-        Kind::ReturnSite => {
-            Counters::add(&counters.hits);
-            Counters::add(&counters.returns);
-            record(host, probe, counters, regs, Cause::ReturnSite);
-        }
-        Kind::Entry | Kind::Internal | Kind::Handler => {
-            Counters::add(&counters.hits);
-            record(host, probe, counters, regs, Cause::Hit);
-        }
-    }
+    may_run.then_some(counters)
 }
 
 #[inline]
@@ -126,16 +126,13 @@ pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs
     }
 }
 
-/// A probe with a handler.
+/// A probe with handlers.
 fn handle<H: Host>(host: &H, probe: &Probe, may_run: bool, regs: &mut Regs<H>) -> Next {
-    let Some(counters) = host.counters(probe.id.load(Ordering::Relaxed)) else {
-        return Next::Step;
-    };
-    if !may_run {
-        Counters::add(&counters.missed);
+    let Some(counters) = counted(host, probe, may_run) else { return Next::Step };
+    Counters::add(&counters.hits);
+    if probe.handlers.before.load(Ordering::Relaxed) == 0 {
         return Next::Step;
     }
-    Counters::add(&counters.hits);
     host.handle(probe, regs)
 }
 

@@ -57,17 +57,19 @@
 //!
 //! [`Kind::ReturnSite`]: crate::Kind::ReturnSite
 
+mod activation;
 mod instance;
 mod walk;
 
+pub(crate) use activation::{Entering, hit};
 pub use instance::{Instance, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
 
-use crate::path::{chain, record};
-use crate::site::{Counters, Kind, Probe, Site, live};
-use crate::{Cause, Host, Isa};
+use crate::Host;
+use crate::path::chain;
+use crate::site::{Counters, Kind, Probe, Site};
 use instance::phase;
+use sync::FreeList;
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
-use sync::{ActiveSet, FreeList};
 
 /// How many argument registers an instance keeps, for fetch arguments that a return probe reads.
 pub const SAVED_ARGUMENTS: usize = 6;
@@ -122,101 +124,6 @@ pub struct Returns<'a> {
     pub stride: u64,
 }
 
-/// Counts an instance against a probe's `maxactive`; false when it has them all out.
-pub(crate) fn admit(probe: &Probe) -> bool {
-    let limit = probe.maxactive.load(Ordering::Relaxed);
-    let before = probe.active.fetch_add(1, Ordering::Relaxed);
-    if before < limit {
-        return true;
-    }
-    probe.active.fetch_sub(1, Ordering::Relaxed);
-    false
-}
-
-/// Takes an instance for a function that was just entered. `mask` holds the bits of the probes that want its return;
-/// when the pool is empty each of them has missed it.
-pub(crate) fn arm<H: Host>(host: &H, site: &Site, index: u64, mask: u32, regs: &<H::Isa as Isa>::Regs) {
-    let returns = host.returns();
-    let slot = H::Isa::return_slot(regs);
-    let Some((id, instance)) = returns.take() else {
-        return retract(host, site, mask);
-    };
-    let true_address = host.load(slot);
-    instance.return_address.store(true_address, Ordering::Relaxed);
-    instance.slot.store(slot, Ordering::Relaxed);
-    instance.owner.store(host.thread(), Ordering::Relaxed);
-    instance.site.store(index, Ordering::Relaxed);
-    instance.mask.store(mask, Ordering::Relaxed);
-    instance.epoch.store(returns.pool.epoch.load(Ordering::Relaxed), Ordering::Relaxed);
-    for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
-        saved.store(value, Ordering::Relaxed);
-    }
-    instance.arm();
-    // Else another thread writes the return slot of a function that is just being entered: leave it alone.
-    if !host.exchange(slot, true_address, returns.stub(id)) && instance.depart() == phase::ARMED {
-        returns.finish(id, instance);
-        retract(host, site, mask);
-    }
-}
-
-/// The probes in `mask` were admitted and counted, but no instance is left: make it a miss.
-fn retract<H: Host>(host: &H, site: &Site, mask: u32) {
-    for_each_waiting(host, site, mask, |probe, counters| {
-        probe.active.fetch_sub(1, Ordering::Relaxed);
-        counters.hits.fetch_sub(1, Ordering::Relaxed);
-        Counters::add(&counters.missed);
-    });
-}
-
-/// Handles a trap at a stub; false when `address` is none.
-#[inline]
-pub(crate) fn hit<H: Host>(host: &H, address: u64, regs: &mut <H::Isa as Isa>::Regs) -> bool {
-    let returns = host.returns();
-    let Some((id, instance)) = returns.at(address) else {
-        return false;
-    };
-    H::Isa::set_pc(regs, instance.returns_to());
-    let place = host.enter();
-    match instance.depart() {
-        phase::ARMED | phase::RESTORED => {
-            returned(host, &returns, instance, regs, |probe, _| {
-                probe.active.fetch_sub(1, Ordering::Relaxed);
-            });
-            returns.finish(id, instance);
-        }
-        was => {
-            // Returned once more, or through a copy of the stack.
-            returns.pool.never_reuse.store(1, Ordering::Relaxed);
-            if was == phase::UNWOUND {
-                returned(host, &returns, instance, regs, |_, counters| {
-                    counters.unwound.fetch_sub(1, Ordering::Relaxed);
-                });
-            }
-        }
-    }
-    if let Some(place) = place {
-        ActiveSet::leave(place);
-    }
-    true
-}
-
-/// Counts and records a return, after `was` has taken it out of where it was counted before.
-fn returned<H: Host>(
-    host: &H,
-    returns: &Returns<'_>,
-    instance: &Instance,
-    regs: &<H::Isa as Isa>::Regs,
-    was: impl Fn(&Probe, &Counters),
-) {
-    returns.for_each_waiting(host, instance, |probe, counters| {
-        was(probe, counters);
-        Counters::add(&counters.returns);
-        if live(&probe.state) {
-            record(host, probe, counters, regs, Cause::Return(instance));
-        }
-    });
-}
-
 /// Calls `f` for each return probe of `site` whose bit is in `mask`, also for those that are being unregistered: their
 /// `active` must come back to zero.
 fn for_each_waiting<H: Host>(host: &H, site: &Site, mask: u32, mut f: impl FnMut(&Probe, &Counters)) {
@@ -250,6 +157,7 @@ impl<'a> Returns<'a> {
             return;
         }
         self.for_each_waiting(host, instance, |probe, counters| {
+            host.released(probe, id);
             probe.active.fetch_sub(1, Ordering::Relaxed);
             Counters::add(&counters.unwound);
         });

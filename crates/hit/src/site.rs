@@ -36,7 +36,8 @@ pub struct Site {
     /// The bytes that stood here before the breakpoint, for whoever must restore them.
     pub original: [AtomicU64; ORIGINAL_BYTES / 8],
     /// How the instruction takes its effect: [`EMULATE`](Self::EMULATE), [`SINGLE_STEP`](Self::SINGLE_STEP),
-    /// [`SECOND_BREAKPOINT`](Self::SECOND_BREAKPOINT), and the lengths of [`with_lengths`](Self::with_lengths).
+    /// [`SECOND_BREAKPOINT`](Self::SECOND_BREAKPOINT), [`WHEN_WATCHED`](Self::WHEN_WATCHED), and the lengths of
+    /// [`with_lengths`](Self::with_lengths).
     pub how: AtomicU32,
     /// The first probe's index + 1, or 0.
     pub first: AtomicU32,
@@ -51,8 +52,12 @@ impl Site {
     pub const EMULATE: u32 = 1;
     /// `how`: the copy is run by the processor's single step, if the host can.
     pub const SINGLE_STEP: u32 = 2;
-    /// `how`: a second breakpoint stands behind the copy, instead of a jump.
+    /// `how`: a second breakpoint stands behind the copy, instead of a jump; at [`BOOSTED_COPY`](crate::BOOSTED_COPY)
+    /// there is another copy, which jumps back.
     pub const SECOND_BREAKPOINT: u32 = 4;
+    /// `how`, beside [`EMULATE`](Self::EMULATE) or [`SECOND_BREAKPOINT`](Self::SECOND_BREAKPOINT): only for hits whose probes
+    /// have post-handlers; others run boosted, which costs less.
+    pub const WHEN_WATCHED: u32 = 8;
     /// `state` of a site whose breakpoint is planted.
     pub const ARMED: u32 = LIVE;
 
@@ -122,7 +127,7 @@ pub enum Kind {
     ReturnSite,
     /// A probe of the host's own, for instance on an unwinder or on a system call that must be guarded.
     Internal,
-    /// A kprobe with a handler: count and call it.
+    /// A kprobe with handlers, or a jprobe: count and call them.
     Handler,
 }
 
@@ -157,7 +162,8 @@ impl Kind {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Probe {
-    /// 1 while registered. A probe whose state is 0 is passed over; it is out of the chain before its place is used again, a grace period later.
+    /// 1 while registered and enabled, 2 while disabled. A probe whose state is not 1 is passed over; with 0 it is out of
+    /// the chain before its place is used again, a grace period later.
     pub state: AtomicU32,
     /// [`Kind`], as [`Kind::code`].
     pub kind: AtomicU32,
@@ -173,19 +179,58 @@ pub struct Probe {
     pub bit: AtomicU32,
     /// Return probes: how many instances may be out at once (Linux: `maxactive`).
     pub maxactive: AtomicU32,
-    /// [`RECORD`](Self::RECORD) or 0.
+    /// [`RECORD`](Self::RECORD), [`MIRROR`](Self::MIRROR).
     pub flags: AtomicU32,
     /// Return probes: how many instances are out now. Written by handlers.
     pub active: AtomicU32,
-    /// Internal probes: what to do; those with a handler: which one; others: the start of the probed function.
+    /// Internal probes: what to do; others: the start of the probed function, or the probe's address.
     pub data: AtomicU64,
+    _gap: [AtomicU64; 2],
+    /// Its handlers.
+    pub handlers: Handlers,
+}
+
+/// Where a probe's handlers are, in the target: functions that the host calls. 0 is none.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Handlers {
+    /// The pre-handler; of a return probe the entry handler; of a jprobe the function with the probed one's prototype.
+    pub before: AtomicU64,
+    /// The post-handler; of a return probe the one that runs at the return.
+    pub after: AtomicU64,
+    /// The fault handler.
+    pub fault: AtomicU64,
+    /// A word that is handed to each of them.
+    pub user: AtomicU64,
+    /// Return probes with data for each activation: `maxactive` words for [`sync::Claims`], and as many entries behind.
+    pub area: AtomicU64,
+    /// Bytes of one entry; 0: no data.
+    pub entry_bytes: AtomicU32,
+    /// Whose handlers they are: a module's number + 1, or 0.
+    pub owner: AtomicU32,
 }
 
 impl Probe {
     /// `state` of a registered probe.
     pub const REGISTERED: u32 = LIVE;
+    /// `state` of a probe that is registered and switched off: handlers pass it over.
+    pub const DISABLED: u32 = 2;
     /// `flags`: hits are recorded, not only counted.
     pub const RECORD: u32 = 1;
+    /// `flags`: a jprobe.
+    pub const MIRROR: u32 = 2;
+
+    /// Whether it is registered, enabled or not: returns of calls that it has watched from the entry on are its own.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.state.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether it has a post-handler.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.handlers.after.load(Ordering::Relaxed) != 0
+    }
 
     /// The probe's kind; `None` for a word that means nothing.
     #[must_use]
@@ -210,6 +255,8 @@ pub struct Counters {
     pub unwound: AtomicU64,
     /// Times that the probe's handler has faulted; counted by hosts that can contain it.
     pub faults: AtomicU64,
+    /// Return probes: calls that the entry handler did not want watched.
+    pub declined: AtomicU64,
 }
 
 impl Counters {
@@ -217,7 +264,15 @@ impl Counters {
     #[must_use]
     pub fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        Self { hits: zero(), missed: zero(), lost: zero(), returns: zero(), unwound: zero(), faults: zero() }
+        Self {
+            hits: zero(),
+            missed: zero(),
+            lost: zero(),
+            returns: zero(),
+            unwound: zero(),
+            faults: zero(),
+            declined: zero(),
+        }
     }
 
     /// Adds one to a counter.
@@ -232,4 +287,4 @@ impl Default for Counters {
     }
 }
 
-const _: () = assert!(size_of::<Site>() == 64 && size_of::<Probe>() == 64 && size_of::<Counters>() == 64);
+const _: () = assert!(size_of::<Site>() == 64 && size_of::<Probe>() == 128 && size_of::<Counters>() == 64);

@@ -15,6 +15,13 @@
 //! interrupt that cannot be masked) may hit further probes, even the same one: they find [`Stepping`] taken, and run
 //! boosted. So does a step that a fault has ended, when it goes on. A boosted copy needs no memory of itself.
 //!
+//! # Post-handlers
+//!
+//! They need a trap behind the instruction. An emulated one is done in the first trap; else the copy with the second
+//! breakpoint is taken for this hit, though others at the same site may run boosted ([`Site::WHEN_WATCHED`]). A hit that
+//! interrupts another step runs boosted, so its probes with post-handlers are missed as a whole. An instruction whose
+//! emulation gives up, because memory is not there, runs boosted too: nobody knows what becomes of it.
+//!
 //! # A fault in the copy
 //!
 //! [`displaced`] tells where the instruction is in truth: whoever handles the fault, or reports it, sees the registers
@@ -23,9 +30,10 @@
 //! and go on elsewhere. Linux resets the program counter to the probe and hits it a second time
 //! (`kprobe_fault_handler`).
 
-use crate::path::{Outcome, Regs};
-use crate::site::Site;
+use crate::path::{Outcome, Regs, chain, follow};
+use crate::site::{Kind, Probe, Site, live};
 use crate::{Host, Isa};
+use sync::ActiveSet;
 use sync::primitive::{AtomicU64, Ordering};
 
 /// Slots begin at multiples of this, in hosts that publish them.
@@ -53,13 +61,15 @@ pub struct Stepping {
     /// Index of the site + 1, or 0.
     site: AtomicU64,
     saved: AtomicU64,
+    /// Not 0: post-handlers come after it.
+    followed: AtomicU64,
 }
 
 impl Stepping {
     /// No step.
     #[must_use]
     pub const fn new() -> Self {
-        Self { site: AtomicU64::new(0), saved: AtomicU64::new(0) }
+        Self { site: AtomicU64::new(0), saved: AtomicU64::new(0), followed: AtomicU64::new(0) }
     }
 
     /// Index of the site whose copy is stepped.
@@ -72,18 +82,22 @@ impl Stepping {
         self.site.load(Ordering::Relaxed) == 0
     }
 
-    fn begin<I: Isa>(&self, index: u64, single: bool, regs: &mut I::Regs) {
+    fn begin<I: Isa>(&self, index: u64, single: bool, followed: bool, regs: &mut I::Regs) {
         // First: what interrupts this is not to begin a step of its own.
         self.site.store(index + 1, Ordering::Relaxed);
+        self.followed.store(u64::from(followed), Ordering::Relaxed);
         self.saved.store(I::begin_step(regs, single), Ordering::Relaxed);
     }
 
-    /// Ends the step of this site, if it is the one; others are not concerned.
-    fn end<I: Isa>(&self, index: u64, regs: &mut I::Regs) {
-        if self.site() == Some(index) {
-            I::end_step(regs, self.saved.load(Ordering::Relaxed));
-            self.site.store(0, Ordering::Relaxed);
+    /// Ends the step of this site, if it is the one; others are not concerned. Says whether post-handlers are to come.
+    fn end<I: Isa>(&self, index: u64, regs: &mut I::Regs) -> bool {
+        if self.site() != Some(index) {
+            return false;
         }
+        I::end_step(regs, self.saved.load(Ordering::Relaxed));
+        let followed = self.followed.load(Ordering::Relaxed) != 0;
+        self.site.store(0, Ordering::Relaxed);
+        followed
     }
 }
 
@@ -93,21 +107,35 @@ impl Default for Stepping {
     }
 }
 
-/// Lets the displaced instruction take its effect.
-pub(crate) fn over<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
+/// Whether a step that begins now can end in post-handlers: not if it interrupts another one, since it runs boosted then.
+pub(crate) fn can_be_followed<H: Host>(host: &H) -> bool {
+    host.stepping().is_none_or(Stepping::is_free)
+}
+
+/// Lets the displaced instruction take its effect, with post-handlers behind it if it is `followed`. True when it has
+/// taken it already.
+pub(crate) fn over<H: Host>(host: &H, site: &Site, index: u64, followed: bool, regs: &mut Regs<H>) -> bool {
     let how = site.how.load(Ordering::Relaxed);
-    if how & Site::EMULATE != 0 && H::Isa::execute(site.op(), regs) {
-        return;
+    let dear = followed || how & Site::WHEN_WATCHED == 0;
+    if how & Site::EMULATE != 0 && dear && H::Isa::execute(site.op(), regs) {
+        return true;
     }
     let slot = site.slot.load(Ordering::Relaxed);
     H::Isa::set_pc(regs, slot);
-    if how & (Site::SINGLE_STEP | Site::SECOND_BREAKPOINT) == 0 {
-        return;
+    let second = how & Site::SECOND_BREAKPOINT != 0 && dear;
+    if how & Site::SINGLE_STEP == 0 && !second {
+        H::Isa::set_pc(regs, slot + boosted(how));
+        return false;
     }
-    match host.stepping().filter(|s| s.is_free()) {
-        Some(stepping) => stepping.begin::<H::Isa>(index, how & Site::SINGLE_STEP != 0, regs),
-        None => H::Isa::set_pc(regs, slot + boosted(how)),
+    match host.stepping() {
+        Some(stepping) if stepping.is_free() => {
+            stepping.begin::<H::Isa>(index, how & Site::SINGLE_STEP != 0, followed, regs);
+        }
+        // Nothing is kept of a step that ends at a breakpoint of its own: that says what was stepped.
+        None if second => {}
+        _ => H::Isa::set_pc(regs, slot + boosted(how)),
     }
+    false
 }
 
 /// Where in a slot a copy is that jumps back.
@@ -123,22 +151,34 @@ pub(crate) fn is_complete(site: &Site, entry: u64, address: u64) -> bool {
 
 /// The copy has run: execution goes on behind the original.
 pub(crate) fn complete<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
-    if let Some(stepping) = host.stepping() {
-        stepping.end::<H::Isa>(index, regs);
-    }
     let length = u64::from(site.length.load(Ordering::Relaxed));
-    H::Isa::set_pc(regs, site.address.load(Ordering::Relaxed).wrapping_add(length));
+    let next = site.address.load(Ordering::Relaxed).wrapping_add(length);
+    H::Isa::set_pc(regs, next);
+    end(host, site, index, regs);
+}
+
+/// The step of this site has ended, and the registers say where execution goes on.
+fn end<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
+    // A host that keeps nothing of a step takes the second breakpoint for steps that are followed only.
+    let followed = host.stepping().is_none_or(|stepping| stepping.end::<H::Isa>(index, regs));
+    if !followed {
+        return;
+    }
+    if let Some(place) = host.enter() {
+        follow(host, site, regs);
+        ActiveSet::leave(place);
+    }
 }
 
 /// Handles the trap that comes after a single step.
 ///
 /// A copy of several instructions, or one that repeats itself, takes several steps.
 pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
-    let stepped = host.stepping().and_then(|s| Some((s, s.site()?, host.site(s.site()?)?)));
+    let stepped = host.stepping().and_then(Stepping::site).and_then(|index| Some((index, host.site(index)?)));
     let single = |site: &Site| site.how.load(Ordering::Relaxed) & Site::SINGLE_STEP != 0;
     // In registers that do not step, it is a trap of something that has interrupted ours.
     let ours = H::Isa::is_single_stepping(regs);
-    let Some((stepping, index, site)) = stepped.filter(|(_, _, site)| ours && single(site)) else {
+    let Some((index, site)) = stepped.filter(|(_, site)| ours && single(site)) else {
         return foreign_step(host, regs);
     };
     let how = site.how.load(Ordering::Relaxed);
@@ -150,7 +190,7 @@ pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     if offset < code {
         complete(host, site, index, regs);
     } else {
-        stepping.end::<H::Isa>(index, regs);
+        end(host, site, index, regs);
     }
     Outcome::Handled
 }
@@ -204,6 +244,7 @@ fn in_slot<H: Host>(host: &H, pc: u64) -> Option<Place<'_>> {
 /// Where a thread was in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Displaced {
+    site: u64,
     slot: (u64, u64),
     truth: (u64, u64),
 }
@@ -222,7 +263,26 @@ pub fn displaced<H: Host>(host: &H, regs: &mut Regs<H>) -> Option<Displaced> {
     }
     let truth = place.tell_truth::<H>(regs);
     let goes_on = if in_boosted { pc } else { pc + boosted(how) };
-    Some(Displaced { slot: (goes_on, sp), truth })
+    Some(Displaced { site: place.index, slot: (goes_on, sp), truth })
+}
+
+/// Offers a fault of a displaced instruction, which has raised `trap`, to the fault handlers of its probes, in the order
+/// of their chain. True when one has cured it: nobody else is to be told, and execution goes on at `regs` (see
+/// [`resume`]).
+///
+/// In a handler's own fault nobody is asked: the thread is in a handler already.
+pub fn offer<H: Host>(host: &H, displaced: &Displaced, regs: &mut Regs<H>, trap: u64) -> bool {
+    let Some(site) = host.site(displaced.site) else { return false };
+    let wanted = |p: &&Probe| live(&p.state) && p.kind() == Some(Kind::Handler);
+    let has_handler = |p: &&Probe| p.handlers.fault.load(Ordering::Relaxed) != 0;
+    let mut probes = chain(host, site).filter(wanted).filter(has_handler).peekable();
+    if probes.peek().is_none() {
+        return false;
+    }
+    let Some(place) = host.enter() else { return false };
+    let cured = probes.any(|probe| host.faulted(probe, regs, trap));
+    ActiveSet::leave(place);
+    cured
 }
 
 /// The fault was handled: if the instruction is to run again, it does so where it was; else nothing is changed.

@@ -3,7 +3,8 @@
 use crate::engine::Engine;
 use crate::host::Target;
 use crate::listing::{Counts, Listed};
-use crate::{Error, Handler, Kernel, Stepping};
+use crate::{Error, Kernel, Spec, Stepping};
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -12,32 +13,50 @@ use events::wire::Header;
 use events::{Definition, ErrorCode, Kind, Line, Location, Place, Resolve, Schema, Site, SyntaxError, Value};
 use kprobes::{Handle, ProbeKind, Registry, Request};
 use sync::RingReader;
+use sync::primitive::AtomicU64;
 
 /// What registers and removes. The kernel keeps it behind a lock, and calls it with interrupts on.
 #[derive(Debug)]
 pub struct Control<K: Kernel> {
-    engine: &'static Engine<K>,
-    registry: Registry,
-    target: Target<K>,
+    pub(crate) engine: &'static Engine<K>,
+    pub(crate) registry: Registry,
+    pub(crate) target: Target<K>,
     /// By number: what a probe's `id` means.
-    events: Vec<Option<Event>>,
+    pub(crate) events: Vec<Option<Event>>,
+    /// The latest registration's number.
+    pub(crate) serial: u64,
 }
 
 /// A probe that was asked for.
 #[derive(Debug)]
-struct Event {
-    name: String,
-    group: String,
-    schema: Schema,
-    handle: Handle,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) group: String,
+    pub(crate) schema: Schema,
+    pub(crate) handle: Handle,
     /// It is removed; its number stays until its records are read.
-    removed: bool,
+    pub(crate) removed: bool,
+    /// The data of its activations.
+    pub(crate) area: Box<[AtomicU64]>,
+    /// Which registration it is, if it was registered as a [`Spec`].
+    pub(crate) serial: u64,
+    /// It is switched off.
+    pub(crate) disabled: bool,
+    /// Whose it is.
+    pub(crate) owner: u32,
+    /// It records what happens, and not only counts.
+    pub(crate) records: bool,
 }
 
 impl Event {
     /// A probe that records nothing.
-    fn silent(name: String, handle: Handle) -> Self {
-        Self { name, group: "kprobes".into(), schema: Schema::default(), handle, removed: false }
+    pub(crate) fn silent(name: String, handle: Handle) -> Self {
+        Self { records: false, ..Self::new(name, "kprobes".into(), Schema::default(), handle) }
+    }
+
+    fn new(name: String, group: String, schema: Schema, handle: Handle) -> Self {
+        let area = Box::default();
+        Self { name, group, schema, handle, removed: false, area, serial: 0, disabled: false, owner: 0, records: true }
     }
 }
 
@@ -75,7 +94,7 @@ impl<K: Kernel> Resolve for Symbols<K> {
 
 impl<K: Kernel> Control<K> {
     pub(crate) fn new(engine: &'static Engine<K>) -> Self {
-        Self { engine, registry: Registry::new(0, 0), target: Target::new(engine), events: Vec::new() }
+        Self { engine, registry: Registry::new(0, 0), target: Target::new(engine), events: Vec::new(), serial: 0 }
     }
 
     /// From now on instructions that get their first probe take their effect this way, where they can.
@@ -122,24 +141,32 @@ impl<K: Kernel> Control<K> {
             one.request.id = id;
         }
         let requests: Vec<Request> = prepared.iter().map(|p| p.request.clone()).collect();
-        let handles = self.register(&requests).map_err(|(index, error)| {
+        let handles = self.plant(&requests).map_err(|(index, error)| {
             let line = lines.get(index).copied().unwrap_or_default();
             (index, refused(line, error))
         })?;
         for ((one, handle), &id) in prepared.into_iter().zip(handles).zip(&ids) {
             let (name, group) = (one.definition.event_name(), one.definition.group_name());
-            self.set(id, Event { name, group, schema: one.schema, handle, removed: false });
+            self.set(id, Event::new(name, group, one.schema, handle));
         }
         Ok(ids)
     }
 
-    /// Puts a kprobe with a handler at `address`.
+    /// Registers a probe under a name, by which it can be listed, asked and removed, as one that a line has defined.
+    /// ([`register`](Self::register) gives one that its owner alone can remove.)
     ///
     /// # Errors
     ///
     /// Why not.
-    pub fn attach(&mut self, name: &str, address: u64, handler: Handler) -> Result<(), Error> {
-        self.attach_as(name, address, ProbeKind::Handler { data: handler as usize as u64 })
+    pub fn attach<'a>(&mut self, name: &str, probe: impl Into<Spec<'a>>) -> Result<(), Error> {
+        if self.find(None, name).is_some() {
+            return Err(Error::Place(format!("there is an event `{name}` already")));
+        }
+        let registered = self.register(probe)?;
+        if let Some(Some(event)) = self.events.get_mut(registered.id() as usize) {
+            event.name = name.into();
+        }
+        Ok(())
     }
 
     /// Puts a probe at `address` that only counts.
@@ -185,7 +212,7 @@ impl<K: Kernel> Control<K> {
         let mut refused = Vec::new();
         let mut requests = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let request = Request { address, kind: *kind, id: 0, record: false, program: Vec::new() };
+            let request = Request::counting(address, *kind, 0);
             match self.registry.check(&mut self.target, &request) {
                 Ok(_) => requests.push(request),
                 Err(error) => refused.push((address, error.into())),
@@ -206,7 +233,7 @@ impl<K: Kernel> Control<K> {
         for (request, &id) in requests.iter_mut().zip(&ids) {
             request.id = id;
         }
-        let handles = self.register(requests).map_err(|(index, error)| (index, error.into()))?;
+        let handles = self.plant(requests).map_err(|(index, error)| (index, error.into()))?;
         for (handle, id) in handles.into_iter().zip(ids) {
             self.set(id, Event::silent(name(handle.address), handle));
         }
@@ -217,11 +244,11 @@ impl<K: Kernel> Control<K> {
         if self.find(None, name).is_some() {
             return Err(Error::Place(format!("there is an event `{name}` already")));
         }
-        let request = Request { address, kind, id: 0, record: false, program: Vec::new() };
+        let request = Request::counting(address, kind, 0);
         self.attach_checked(&mut [request], |_| name.to_string()).map_err(|(_, error)| error)
     }
 
-    fn register(&mut self, requests: &[Request]) -> Result<Vec<Handle>, (usize, kprobes::Error)> {
+    pub(crate) fn plant(&mut self, requests: &[Request]) -> Result<Vec<Handle>, (usize, kprobes::Error)> {
         for counters in requests.iter().filter_map(|r| self.engine.tables.counters.get(r.id as usize)) {
             Counts::reset(counters);
         }
@@ -237,9 +264,7 @@ impl<K: Kernel> Control<K> {
         let index = self.find(group, name).ok_or_else(|| Error::NoEvent(name.to_string()))?;
         let handle = self.events.get(index).and_then(|e| e.as_ref()).map(|e| e.handle.clone());
         self.registry.unregister(&mut self.target, handle.as_slice())?;
-        if let Some(Some(event)) = self.events.get_mut(index) {
-            event.removed = true;
-        }
+        self.mark_removed(index);
         Ok(())
     }
 
@@ -267,7 +292,7 @@ impl<K: Kernel> Control<K> {
         let live = self.events.iter_mut().flatten().filter(|e| !e.removed);
         let handles: Vec<Handle> = live.map(|e| e.handle.clone()).collect();
         self.registry.unregister(&mut self.target, &handles)?;
-        self.events.iter_mut().flatten().for_each(|e| e.removed = true);
+        (0..self.events.len()).for_each(|index| self.mark_removed(index));
         Ok(())
     }
 
@@ -342,17 +367,17 @@ impl<K: Kernel> Control<K> {
             }
             _ => ProbeKind::Entry,
         };
-        let request = Request { address, kind, id: 0, record: true, program: program.code };
+        let request = Request { record: true, program: program.code, ..Request::counting(address, kind, 0) };
         Ok(Prepared { definition, request, schema: program.schema })
     }
 
     /// Linux: `max(10, 2 * num_possible_cpus())`.
-    fn maxactive(&self) -> u32 {
+    pub(crate) fn maxactive(&self) -> u32 {
         10.max(2 * self.engine.tables.processors.len() as u32)
     }
 
     /// `count` numbers that no event bears.
-    fn numbers(&mut self, count: usize) -> Result<Vec<u32>, Error> {
+    pub(crate) fn numbers(&mut self, count: usize) -> Result<Vec<u32>, Error> {
         let limit = self.engine.tables.counters.len();
         let mut free: Vec<u32> = (0..).zip(&self.events).filter(|(_, e)| e.is_none()).map(|(i, _)| i).collect();
         let more = self.events.len() as u32..limit as u32;
@@ -368,7 +393,7 @@ impl<K: Kernel> Control<K> {
         Ok(free)
     }
 
-    fn set(&mut self, id: u32, event: Event) {
+    pub(crate) fn set(&mut self, id: u32, event: Event) {
         let index = id as usize;
         if index >= self.events.len() {
             self.events.resize_with(index + 1, || None);
@@ -395,6 +420,8 @@ impl<K: Kernel> Control<K> {
             placement: event.handle.placement.to_string(),
             counts,
             faulted,
+            disabled: event.disabled,
+            owner: event.owner,
         })
     }
 }
@@ -443,24 +470,31 @@ fn parse(line: &str) -> Result<Definition, Error> {
 /// Where a place is.
 fn resolve<K: Kernel>(place: &Place) -> Result<u64, String> {
     match place {
-        Place::Symbol { object: None, symbol, offset } => {
-            let found = K::symbol(symbol)?;
-            if !found.is_function {
-                return Err(format!("`{symbol}` is no function"));
-            }
-            if *offset != 0 && *offset >= found.size {
-                let size = found.size;
-                return Err(format!("offset {offset:#x} is beyond the end of `{symbol}`, which has {size:#x} bytes"));
-            }
-            Ok(found.address + offset)
+        Place::Symbol { object: None, symbol, offset } => function_at::<K>(symbol, *offset),
+        Place::Symbol { object: Some(module), symbol, offset } => {
+            function_at::<K>(&format!("{module}:{symbol}"), *offset)
+                .map_err(|why| format!("no module `{module}` with a function `{symbol}`: {why}"))
         }
         Place::Address { object: None, addr } => Ok(*addr),
-        Place::Symbol { object: Some(object), .. } | Place::Address { object: Some(object), .. } => {
-            Err(format!("there is no module `{object}`: name symbols of the kernel without one"))
+        Place::Address { object: Some(object), .. } => {
+            Err(format!("no module `{object}` has addresses of its own: an address is one of the whole kernel"))
         }
         Place::FileOffset { .. } => Err("a kernel is no file: name a symbol or an address".into()),
         Place::Anywhere => Err("a line that removes a probe has no place".into()),
     }
+}
+
+/// The instruction `offset` bytes behind a function's first; the name may have a module's before it.
+pub(crate) fn function_at<K: Kernel>(name: &str, offset: u64) -> Result<u64, String> {
+    let found = K::symbol(name)?;
+    if !found.is_function {
+        return Err(format!("`{name}` is no function"));
+    }
+    if offset != 0 && offset >= found.size {
+        let size = found.size;
+        return Err(format!("offset {offset:#x} is beyond the end of `{name}`, which has {size:#x} bytes"));
+    }
+    Ok(found.address + offset)
 }
 
 /// A refusal of the registry's, with the line.

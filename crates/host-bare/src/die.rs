@@ -154,7 +154,7 @@ fn is_ours<K: Kernel>(die: Die, regs: &mut Regs) -> bool {
     let outcome = match die {
         Die::Breakpoint => engine.breakpoint(regs),
         Die::Debug(status) if status & BS != 0 => engine.single_step(regs),
-        Die::Fault(..) => return engine.contain(regs),
+        Die::Fault(vector, _) => return engine.contain(regs, vector),
         Die::Debug(_) => return false,
     };
     outcome != Outcome::Foreign

@@ -84,19 +84,45 @@ impl<K: Kernel> Engine<K> {
         self.host().map_or(Outcome::Foreign, |host| hit::single_step(&host, regs))
     }
 
-    /// A fault, before anybody looks at it: the registers become those that it has in truth.
-    pub fn fault(&self, regs: &mut Regs) -> Option<Displaced> {
-        hit::displaced(&self.host()?, regs)
+    /// A fault, before anybody looks at it: see [`fault`].
+    pub fn fault(&self, regs: &mut Regs, vector: u64) -> Faulted {
+        let Some(host) = self.host() else { return Faulted::Elsewhere };
+        let Some(displaced) = hit::displaced(&host, regs) else { return Faulted::Elsewhere };
+        if !hit::offer(&host, &displaced, regs, vector) {
+            return Faulted::InCopy(displaced);
+        }
+        hit::resume::<X86<KernelSpace<K>>>(displaced, regs);
+        Faulted::Cured
     }
 
-    /// A fault that nobody handles: if a probe's handler has raised it, that handler is ended and its probe is off.
-    pub fn contain(&self, regs: &mut Regs) -> bool {
+    /// A fault that nobody handles: if a probe's handler has raised it, its fault handler is asked; else the handler is
+    /// ended, and its probe is off.
+    pub fn contain(&self, regs: &mut Regs, vector: u64) -> bool {
+        let Some(host) = self.host() else { return false };
         let faulted = *regs;
-        let contained = self.processor().is_some_and(|p| p.recovery.recover(regs));
-        if contained {
+        let contained = host.processor.running.contain(&host, regs, vector);
+        if contained && !host.processor.running.is_calling() {
             K::handler_faulted(&faulted);
         }
         contained
+    }
+
+    /// Whether no handler of this owner is called any more, because one has faulted.
+    #[must_use]
+    pub fn is_silenced(&self, owner: u32) -> bool {
+        let word = (owner as usize).checked_sub(1).and_then(|at| self.tables.silenced.get(at));
+        word.is_some_and(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
+    /// No handler of this owner is called from now on, or again.
+    pub fn silence(&self, owner: u32) {
+        self.set_silenced(owner, 1);
+    }
+
+    pub(crate) fn set_silenced(&self, owner: u32, word: u64) {
+        if let Some(to) = (owner as usize).checked_sub(1).and_then(|at| self.tables.silenced.get(at)) {
+            to.store(word, Ordering::Relaxed);
+        }
     }
 
     /// A thread will never run again: its activations of probed functions will not return.
@@ -114,9 +140,46 @@ impl<K: Kernel> Engine<K> {
     }
 }
 
-/// A fault, before anybody looks at it: see [`Engine::fault`].
-pub fn fault<K: Kernel>(regs: &mut Regs) -> Option<Displaced> {
-    K::engine()?.fault(regs)
+/// What a fault is to kprobes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Faulted {
+    /// Nothing: it did not happen in a copy of ours.
+    Elsewhere,
+    /// A displaced instruction has raised it: the registers are those that it has in truth, and this is for
+    /// [`after_fault`].
+    InCopy(Displaced),
+    /// A probe's fault handler has cured it: the kernel returns to the registers at once.
+    Cured,
+}
+
+impl Faulted {
+    /// What is for [`after_fault`].
+    #[must_use]
+    pub fn displaced(self) -> Option<Displaced> {
+        if let Self::InCopy(displaced) = self { Some(displaced) } else { None }
+    }
+}
+
+/// How many owners of probes (modules) there can be; see [`kprobes::HandlerData::owner`].
+pub const OWNERS: usize = 256;
+
+/// A fault with this vector, before anybody looks at it. If a displaced instruction has raised it, the registers become
+/// those that it has in truth, and the fault handlers of its probes are asked.
+pub fn fault<K: Kernel>(regs: &mut Regs, vector: u64) -> Faulted {
+    K::engine().map_or(Faulted::Elsewhere, |engine| engine.fault(regs, vector))
+}
+
+/// Ends the mirror of a jprobe from which it is called, at any depth. Comes back if no handler runs.
+///
+/// # Safety
+///
+/// To be called from within a mirror. What stands on its stack is not dropped.
+pub unsafe fn jprobe_return<K: Kernel>() {
+    if let Some(processor) = K::engine().and_then(Engine::processor) {
+        // SAFETY: the same promise; interrupts are off in a handler, so this is the processor that runs it.
+        unsafe { processor.running.leave() }
+    }
 }
 
 /// A fault is handled, and execution is about to go on at `regs`: if that is the instruction that has faulted, it runs

@@ -17,6 +17,8 @@ pub enum Error {
     Probe(kprobes::Error),
     /// The place cannot be found: why.
     Place(String),
+    /// This probe is registered no longer: what was planted there has gone, or was removed by its name.
+    Gone,
 }
 
 impl core::fmt::Display for Error {
@@ -25,6 +27,7 @@ impl core::fmt::Display for Error {
             Self::Twice => f.write_str("kprobes is running already"),
             Self::NoCode => f.write_str("no executable memory within 1 GiB of the kernel's text"),
             Self::NoEvent(name) => write!(f, "no event `{name}`: `kprobes` shows those there are"),
+            Self::Gone => f.write_str("this probe is registered no longer"),
             Self::Syntax(text) | Self::Place(text) => f.write_str(text),
             Self::Probe(error) => write!(f, "{error}"),
         }

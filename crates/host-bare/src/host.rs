@@ -43,6 +43,11 @@ impl<K: Kernel> Target<K> {
         }
     }
 
+    /// No breakpoint of ours stands there any more.
+    pub(crate) fn forget(&mut self, range: core::ops::Range<u64>) {
+        self.planted.retain(|address, _| !range.contains(address));
+    }
+
     fn place<'a, T>(places: &'a [T], index: u32, what: &'static str) -> Result<&'a T, Error> {
         places.get(index as usize).ok_or(Error::Full { what, limit: places.len() })
     }
@@ -175,8 +180,8 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         Ok(())
     }
 
-    fn retire_probe(&mut self, index: u32) -> Result<(), Error> {
-        self.probe(index)?.state.store(0, Ordering::Release);
+    fn set_state(&mut self, index: u32, state: u32) -> Result<(), Error> {
+        self.probe(index)?.state.store(state, Ordering::Release);
         Ok(())
     }
 

@@ -32,7 +32,7 @@
 //! A fault of a displaced instruction looks to the kernel as if it had happened in place: its fault handler calls
 //! [`fault`] first and [`after_fault`] last (see [`hit::displaced`]). So exception tables, demand paging
 //! and crash messages work with true addresses. A fault in a probe's handler ends that handler, not the kernel:
-//! [`Engine::contain`].
+//! [`Engine::contain`]. Both are offered to the probe's fault handler before anybody else.
 //!
 //! # Text
 //!
@@ -57,24 +57,34 @@ mod die;
 mod engine;
 mod error;
 pub mod guarded;
-mod handler;
 mod host;
 mod kernel;
 mod listing;
 mod record;
+mod register;
 mod tables;
 mod trap;
 
 pub use control::{Control, Record};
 pub use die::{Chain, Die, Notifier, Verdict};
-pub use engine::{Engine, Global, Limits, after_fault, fault, thread_ended, true_return_address};
+pub use engine::{
+    Engine, Faulted, Global, Limits, OWNERS, after_fault, fault, jprobe_return, thread_ended, true_return_address,
+};
 pub use error::Error;
-pub use handler::Handler;
-pub use hit::{Displaced, Next, Outcome};
+pub use hit::{Displaced, Next, Outcome, Watch};
 pub use isa::x86::Regs;
 pub use kernel::{Kernel, Symbol};
-pub use kprobes::{Placement, Stepping};
+pub use kprobes::{Cure, Handler, Jprobe, Mirror, Placement, Registered, Stepping};
 pub use listing::{Counts, Listed};
+
+/// A hit, as handlers get it.
+pub type Hit<'a> = kprobes::Hit<'a, Regs>;
+/// A kprobe.
+pub type Kprobe<'a> = kprobes::Kprobe<'a, Regs>;
+/// A kretprobe, with data of type `D` for each activation.
+pub type Kretprobe<'a, D = ()> = kprobes::Kretprobe<'a, Regs, D>;
+/// A probe of any kind, ready to be registered.
+pub type Spec<'a> = kprobes::Spec<'a, Regs>;
 
 /// Bytes that the breakpoint's stub leaves between its frame and the interrupted stack.
 pub const STACK_GAP: usize = 16;

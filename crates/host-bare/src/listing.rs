@@ -20,6 +20,8 @@ pub struct Counts {
     pub unwound: u64,
     /// Times that its handler has faulted: once, for then it is switched off.
     pub faults: u64,
+    /// Calls that its entry handler did not want watched.
+    pub declined: u64,
 }
 
 impl Counts {
@@ -32,12 +34,13 @@ impl Counts {
             returned: read(&counters.returns),
             unwound: read(&counters.unwound),
             faults: read(&counters.faults),
+            declined: read(&counters.declined),
         }
     }
 
     pub(crate) fn reset(counters: &Counters) {
-        let Counters { hits, missed, lost, returns, unwound, faults } = counters;
-        for counter in [hits, missed, lost, returns, unwound, faults] {
+        let Counters { hits, missed, lost, returns, unwound, faults, declined } = counters;
+        for counter in [hits, missed, lost, returns, unwound, faults, declined] {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -58,11 +61,15 @@ pub struct Listed {
     pub counts: Counts,
     /// It was switched off because its handler has faulted.
     pub faulted: bool,
+    /// It was switched off on purpose.
+    pub disabled: bool,
+    /// Whose it is: a module's number + 1, or 0.
+    pub owner: u32,
 }
 
 impl fmt::Display for Listed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { hits, missed, lost, returned, unwound, faults: _ } = self.counts;
+        let Counts { hits, missed, lost, returned, unwound, faults: _, declined } = self.counts;
         write!(
             f,
             "{:<24} {:#018x} {:<32} [{}] hits={hits} missed={missed}",
@@ -71,9 +78,16 @@ impl fmt::Display for Listed {
         if returned + unwound > 0 {
             write!(f, " returned={returned} unwound={unwound}")?;
         }
+        if declined > 0 {
+            write!(f, " declined={declined}")?;
+        }
         if lost > 0 {
             write!(f, " lost={lost}")?;
         }
-        if self.faulted { f.write_str(" [off: its handler has faulted]") } else { Ok(()) }
+        match (self.faulted, self.disabled) {
+            (true, _) => f.write_str(" [off: its handler has faulted]"),
+            (_, true) => f.write_str(" [DISABLED]"),
+            _ => Ok(()),
+        }
     }
 }

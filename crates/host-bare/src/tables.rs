@@ -3,38 +3,15 @@
 use crate::engine::Limits;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use arch::x86::handlers::Running;
 use core::cell::UnsafeCell;
 use hit::returns::{Instance, Pool};
 use hit::{Counters, Marks, Probe, Site, Stepping};
 use sync::primitive::{AtomicU64, Ordering};
-use sync::{Bucket, Ring, Table};
+use sync::{Bucket, Ring, Table, Zeroed};
 
 /// Bytes of arguments that a record has room for.
 pub(crate) const PAYLOAD_BYTES: usize = 4096;
-
-/// Types of which zeroed memory is a value.
-///
-/// # Safety
-///
-/// Every field is an integer or an atomic integer, at any depth.
-pub(crate) unsafe trait Zeroed {}
-
-// SAFETY: an atomic integer.
-unsafe impl Zeroed for AtomicU64 {}
-// SAFETY: two atomic integers.
-unsafe impl Zeroed for Bucket {}
-// SAFETY: atomic integers, and an array of them.
-unsafe impl Zeroed for Site {}
-// SAFETY: an array of atomic integers.
-unsafe impl Zeroed for Marks {}
-// SAFETY: atomic integers.
-unsafe impl Zeroed for Probe {}
-// SAFETY: atomic integers.
-unsafe impl Zeroed for Counters {}
-// SAFETY: atomic integers, and arrays of them; "zeroed words are an unused pool" is `hit`'s own promise for both.
-unsafe impl Zeroed for Instance {}
-// SAFETY: as above.
-unsafe impl Zeroed for Pool {}
 
 /// `count` zeroed elements.
 pub(crate) fn zeroed<T: Zeroed>(count: usize) -> Box<[T]> {
@@ -58,8 +35,8 @@ pub(crate) struct Processor {
     pub(crate) entered: AtomicU64,
     /// The step it is in the middle of.
     pub(crate) stepping: Stepping,
-    /// Where to go on if the handler that it runs faults: see [`crate::handler`].
-    pub(crate) recovery: crate::handler::Recovery,
+    /// The handler that it calls, and where to go on if that faults.
+    pub(crate) running: Running,
     /// Its records.
     pub(crate) records: Records,
     /// Room for the arguments of the record that it writes.
@@ -96,7 +73,7 @@ impl Processor {
             active: zero(),
             entered: zero(),
             stepping: Stepping::new(),
-            recovery: crate::handler::Recovery::new(),
+            running: Running::new(),
             records: Records { head: zero(), tail: zero(), data: zeroed(words) },
             payload: Payload { bytes: UnsafeCell::new([0; PAYLOAD_BYTES]), lent: zero() },
         }
@@ -178,6 +155,8 @@ pub(crate) struct Tables {
     pub(crate) instances: Box<[Instance]>,
     pub(crate) programs: Programs,
     pub(crate) processors: Vec<Processor>,
+    /// By owner: not 0 when no handler of its probes may run any more.
+    pub(crate) silenced: Box<[AtomicU64]>,
 }
 
 impl Tables {
@@ -195,6 +174,7 @@ impl Tables {
             pool: zeroed_one(),
             instances: zeroed(limits.instances),
             programs: Programs(programs),
+            silenced: zeroed(crate::OWNERS),
             processors: (0..processors).map(|_| Processor::new(limits.record_words)).collect(),
         }
     }

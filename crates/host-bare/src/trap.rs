@@ -1,12 +1,12 @@
 //! The hit path's host.
 
-use crate::handler::Handler;
 use crate::tables::Processor;
 use crate::{Engine, Kernel, record};
+use arch::x86::handlers::{self, Around, Running};
 use arch::x86::{Space, X86};
 use core::marker::PhantomData;
 use hit::returns::Returns;
-use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Stepping};
+use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Stepping, Watch};
 use isa::x86::{BREAKPOINT, Op, Privilege, Regs};
 use sync::Table;
 use sync::primitive::{AtomicU64, Ordering};
@@ -66,6 +66,33 @@ pub(crate) struct TrapHost<'e, K> {
     pub(crate) processor: &'e Processor,
 }
 
+// SAFETY: the control block is the running processor's, which does not change while interrupts are off, and
+// `Engine::contain` asks it about faults. Control stores handlers only from `kprobes::Spec`, which takes their addresses
+// from `Handler`s or, by an unsafe promise, from a module's; their areas are freed when the probe is gone.
+unsafe impl<K: Kernel> Around for TrapHost<'_, K> {
+    fn running(&self) -> Option<&Running> {
+        Some(&self.processor.running)
+    }
+
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        K::read(address, out)
+    }
+
+    fn is_silenced(&self, probe: &Probe) -> bool {
+        let owner = probe.handlers.owner.load(Ordering::Relaxed);
+        owner != 0 && self.engine.is_silenced(owner)
+    }
+
+    fn broken(&self, probe: &Probe) {
+        if let Some(counters) = self.counters(probe.id.load(Ordering::Relaxed)) {
+            Counters::add(&counters.faults);
+        }
+        // Handlers pass it over from now on, and those of its module's other probes.
+        probe.state.store(0, Ordering::Release);
+        self.engine.silence(probe.handlers.owner.load(Ordering::Relaxed));
+    }
+}
+
 impl<K: Kernel> Host for TrapHost<'_, K> {
     type Isa = X86<KernelSpace<K>>;
 
@@ -108,17 +135,27 @@ impl<K: Kernel> Host for TrapHost<'_, K> {
     }
 
     fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
-        let pointer = probe.data.load(Ordering::Relaxed) as *const ();
-        // SAFETY: a probe of this kind is stored by `Control::attach` only, which takes the pointer from a `Handler`.
-        let handler = unsafe { core::mem::transmute::<*const (), Handler>(pointer) };
-        self.processor.recovery.call(handler, regs).unwrap_or_else(|| {
-            if let Some(counters) = self.counters(probe.id.load(Ordering::Relaxed)) {
-                Counters::add(&counters.faults);
-            }
-            // Handlers pass it over from now on.
-            probe.state.store(0, Ordering::Release);
-            Next::Step
-        })
+        handlers::handle(self, probe, regs)
+    }
+
+    fn followed(&self, probe: &Probe, regs: &mut Regs) {
+        handlers::followed(self, probe, regs);
+    }
+
+    fn faulted(&self, probe: &Probe, regs: &mut Regs, trap: u64) -> bool {
+        handlers::faulted(self, probe, regs, trap)
+    }
+
+    fn entered(&self, probe: &Probe, id: u32, regs: &mut Regs) -> Watch {
+        handlers::entered(self, probe, id, regs)
+    }
+
+    fn returned(&self, probe: &Probe, id: u32, caller: u64, regs: &mut Regs) {
+        handlers::returned(self, probe, id, caller, regs);
+    }
+
+    fn released(&self, probe: &Probe, id: u32) {
+        handlers::released(probe, id);
     }
 
     fn stepping(&self) -> Option<&Stepping> {

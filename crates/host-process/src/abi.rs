@@ -12,20 +12,23 @@
 //! further than to count and compare. The tool finds a `Home` again through [`Shared::home`] of the mapping that
 //! `/proc/PID/maps` shows under [`MEMFD_NAME`].
 
+pub mod modules;
+
+use arch::x86::handlers::Running;
 use hit::returns::{Instance, Pool};
-use hit::{Counters, Probe, Site};
+use hit::{Counters, Marks, Probe, Site};
 use sync::Bucket;
 use sync::primitive::{AtomicU32, AtomicU64};
 
 /// The first word of [`Home`] and [`Shared`].
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kprobes\x01");
 /// Changes whenever anything in this file or in the plain data of `hit` changes its meaning.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 3;
 /// The name of the shared mapping.
 pub const MEMFD_NAME: &str = "kprobe-agent";
 
-/// Buckets of the probe table.
-pub const BUCKETS: usize = 1 << 17;
+/// Buckets of the probe table: a site has an entry for itself, its slot, and a breakpoint in that.
+pub const BUCKETS: usize = 1 << 19;
 /// Sites.
 pub const SITES: usize = 1 << 16;
 /// Probes.
@@ -42,6 +45,8 @@ pub const ARENAS: usize = 512;
 pub const ACTIVE: usize = 1 << 12;
 /// Threads that wait under a constant mask at once.
 pub const DETOURS: usize = 64;
+/// Signals whose actions are ours, whatever the program believes: that of breakpoints, and those of faults.
+pub const GUARDED: [u64; 5] = [signal::TRAP, signal::SEGV, signal::BUS, signal::FPE, signal::ILL];
 /// Processes that a trace with `-f` can follow at once.
 pub const BANKS: usize = 128;
 /// Rings of a bank.
@@ -154,15 +159,17 @@ pub struct Home {
     pub programs_used: AtomicU32,
     /// Not 0: a tool has waited on us in vain, or we on it. Nobody is waited for any more.
     pub alone: AtomicU32,
-    /// The `SIGTRAP` action that the program believes it has: handler, flags, restorer, mask.
-    pub app_trap: [AtomicU64; 4],
+    /// The actions that the program believes it has for the signals of [`GUARDED`]: handler, flags, restorer, mask.
+    pub app_actions: [[AtomicU64; 4]; GUARDED.len()],
+    /// The handler that stands in the kernel for the program's own of a fault's signal.
+    pub fault_entry: AtomicU64,
     /// Room for an argument of a system call that the tool makes.
     pub scratch: [AtomicU64; 8],
     /// Breakpoint traps that were removed before they were handled.
     pub stale: AtomicU64,
     /// Traps that were not ours.
     pub foreign: AtomicU64,
-    /// Changes of `SIGTRAP`'s disposition or of masks that the guard took over.
+    /// Changes of a guarded signal's disposition or of masks that the guard took over.
     pub guarded: AtomicU64,
     /// Return probes.
     pub pool: Pool,
@@ -180,18 +187,44 @@ pub struct Home {
     pub detours: [Detour; DETOURS],
     /// Room for the fetched arguments of a record, for each place in `active`.
     pub payloads: [Payload; ACTIVE],
+    /// The handler that is called, and where to go on when it faults, for each place in `active`.
+    pub running: [Running; ACTIVE],
     /// Areas of slots.
     pub arenas: [Arena; ARENAS],
     /// The probe table.
     pub buckets: [Bucket; BUCKETS],
     /// Sites.
     pub sites: [Site; SITES],
+    /// What their slots mean.
+    pub marks: [Marks; SITES],
     /// Probes.
     pub probes: [Probe; PROBES],
     /// Instances.
     pub instances: [Instance; INSTANCES],
     /// Fetch programs.
     pub programs: [AtomicU64; PROGRAM_BYTES / 8],
+    /// Probe modules.
+    pub modules: modules::Modules,
+}
+
+/// Signals (Linux `arch/x86/include/uapi/asm/signal.h`).
+pub mod signal {
+    /// An instruction that cannot be executed.
+    pub const ILL: u64 = 4;
+    /// A breakpoint, a single step.
+    pub const TRAP: u64 = 5;
+    /// Memory that cannot be had, though it is mapped.
+    pub const BUS: u64 = 7;
+    /// Arithmetic.
+    pub const FPE: u64 = 8;
+    /// Memory that is not mapped, or not for that.
+    pub const SEGV: u64 = 11;
+
+    /// Its bit in a signal set.
+    #[must_use]
+    pub const fn bit(signal: u64) -> u64 {
+        1 << (signal - 1)
+    }
 }
 
 /// [`Home::flags`]: children and exec'ed programs are traced too.
@@ -356,9 +389,9 @@ pub const fn blocked_thread(word: u64) -> u64 {
     word & !(0b11 << 62)
 }
 
-/// Where in [`Home::blocked`] thread `tid` is looked for.
+/// Where in [`Home::blocked`] and [`Home::active`] thread `tid` is looked for.
 #[must_use]
-pub const fn blocked_window(tid: u64) -> core::ops::Range<usize> {
+pub const fn window(tid: u64) -> core::ops::Range<usize> {
     let first = tid as usize % (ACTIVE / sync::WINDOW) * sync::WINDOW;
     first..first + sync::WINDOW
 }

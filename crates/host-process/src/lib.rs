@@ -8,6 +8,9 @@
 //! * [`control`] runs in the tool: it stops a thread for a moment, maps the agent and its memory, and from then on
 //!   reads and writes the target through `/proc/PID/mem` and one shared mapping. It implements control's `Host`.
 //!
+//! [`local`] is control of the program's own process: the same two halves in one process, the agent mapped beside the
+//! program that it probes.
+//!
 //! What both see is [`abi`]: plain data, all of it integers and atomics, valid whatever its bits are.
 
 #![cfg_attr(not(feature = "control"), no_std)]
@@ -15,4 +18,6 @@
 pub mod abi;
 #[cfg(feature = "control")]
 pub mod control;
+#[cfg(feature = "local")]
+pub use control::local;
 pub mod trap;

@@ -70,8 +70,11 @@ pub enum Error {
         /// The reason.
         why: String,
     },
-    /// A return probe that is not at a function's first instruction.
-    #[error("{address:#x} is not the first instruction of a function ({function:#x} is): a return probe begins there")]
+    /// A return probe or a jprobe that is not at a function's first instruction.
+    #[error(
+        "{address:#x} is not the first instruction of a function ({function:#x} is): a return probe, or a jprobe, begins \
+         there"
+    )]
     NotEntry {
         /// The address.
         address: u64,

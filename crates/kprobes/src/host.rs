@@ -1,6 +1,6 @@
 //! What control needs of an instruction set and of the place that it works on.
 
-use crate::Error;
+use crate::{Error, HandlerData};
 use alloc::string::String;
 use alloc::vec::Vec;
 use hit::{MARKS, OP_WORDS, ORIGINAL_BYTES, Probe, Site};
@@ -54,10 +54,16 @@ pub trait Isa {
     fn plan(bytes: &[u8], address: u64) -> Result<Self::Plan, String>;
     /// The instruction's length.
     fn length(plan: &Self::Plan) -> u8;
-    /// The operation to execute instead of the copy, if the hit path can execute it.
+    /// The operation to execute instead of the copy, if there is one.
     fn operation(plan: &Self::Plan) -> Option<[u64; OP_WORDS]>;
     /// How the instruction takes its effect when `stepping` is asked for: flags of [`hit::Site::how`].
     fn how(plan: &Self::Plan, stepping: Stepping) -> u32;
+    /// Whether handlers can run after the instruction: there is a trap behind it, or none is needed.
+    ///
+    /// # Errors
+    ///
+    /// Why not, as a sentence.
+    fn check_followed(plan: &Self::Plan) -> Result<(), String>;
     /// The copy to be written at `slot`, with everything that leads back; `how` is what [`how`](Isa::how) gave.
     ///
     /// # Errors
@@ -148,6 +154,10 @@ pub struct ProbeData {
     pub data: u64,
     /// Index + 1 of the next probe in the chain.
     pub next: u32,
+    /// Its handlers.
+    pub handlers: HandlerData,
+    /// Handlers pass it over.
+    pub disabled: bool,
 }
 
 impl ProbeData {
@@ -160,10 +170,28 @@ impl ProbeData {
         set_half(&probe.code_length, self.code.1);
         set_half(&probe.bit, self.bit);
         set_half(&probe.maxactive, self.maxactive);
-        set_half(&probe.flags, if self.record { Probe::RECORD } else { 0 });
+        set_half(&probe.flags, self.flags());
         set_half(&probe.active, 0);
-        probe.data.store(self.data, Ordering::Relaxed);
-        set_half(&probe.state, Probe::REGISTERED);
+        let HandlerData { before, after, fault, user, area, entry_bytes, owner, mirror: _ } = self.handlers;
+        let to = &probe.handlers;
+        let words = [(&to.before, before), (&to.after, after), (&to.fault, fault), (&to.user, user), (&to.area, area)];
+        words.into_iter().chain([(&probe.data, self.data)]).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        set_half(&to.entry_bytes, entry_bytes);
+        set_half(&to.owner, owner);
+        set_half(&probe.state, self.state());
+    }
+
+    /// [`hit::Probe::flags`].
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        let record = if self.record { Probe::RECORD } else { 0 };
+        record | if self.handlers.mirror { Probe::MIRROR } else { 0 }
+    }
+
+    /// [`hit::Probe::state`].
+    #[must_use]
+    pub fn state(&self) -> u32 {
+        if self.disabled { Probe::DISABLED } else { Probe::REGISTERED }
     }
 }
 
@@ -239,12 +267,20 @@ pub trait Host {
     ///
     /// [`Error::Full`], or when the target cannot be written.
     fn store_probe(&mut self, index: u32, probe: &ProbeData) -> Result<(), Error>;
+    /// Switches a registered probe on or off: [`hit::Probe::REGISTERED`] or [`hit::Probe::DISABLED`].
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written.
+    fn set_state(&mut self, index: u32, state: u32) -> Result<(), Error>;
     /// Takes a probe off: handlers pass it over from now on.
     ///
     /// # Errors
     ///
     /// When the target cannot be written.
-    fn retire_probe(&mut self, index: u32) -> Result<(), Error>;
+    fn retire_probe(&mut self, index: u32) -> Result<(), Error> {
+        self.set_state(index, 0)
+    }
     /// Sets the first probe of a site's chain: its index + 1, or 0.
     ///
     /// # Errors

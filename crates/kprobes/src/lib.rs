@@ -1,4 +1,4 @@
-//! Control: what registers, checks, places, arms and removes probes.
+//! kprobes: probes as users write them, and the control that registers, checks, places, arms and removes them.
 //!
 //! The hit path ([`hit`]) is what runs when a probe is hit; this crate is what makes it so. It speaks of addresses *in
 //! the target* and reaches them through its [`Host`] only, which may sit in the same image or in another process. It
@@ -40,23 +40,54 @@
 //! may outlive it just so, and bear one of the 32 bits of its site. Control cannot see them, and uses the bit again as
 //! late as it can: after all others.
 
-#![no_std]
-#![forbid(unsafe_code)]
+//! # Using it
+//!
+//! [`Kprobe`], [`Jprobe`] and [`Kretprobe`] describe probes; a host's control registers them. Without the feature
+//! `control` they are all that is left: that is what probe modules use.
 
+#![no_std]
+#![deny(unsafe_code)]
+
+#[cfg(feature = "control")]
 extern crate alloc;
 
-mod code;
-mod error;
-mod host;
-mod placement;
-mod registration;
-mod registry;
-mod removal;
-mod request;
-mod site;
+mod api;
 
+#[cfg(feature = "control")]
+mod code;
+#[cfg(feature = "control")]
+mod error;
+#[cfg(feature = "control")]
+mod host;
+#[cfg(feature = "control")]
+mod placement;
+#[cfg(feature = "control")]
+mod registration;
+#[cfg(feature = "control")]
+mod registry;
+#[cfg(feature = "control")]
+mod removal;
+#[cfg(feature = "control")]
+mod request;
+#[cfg(feature = "control")]
+mod site;
+#[cfg(feature = "control")]
+mod switch;
+
+pub use api::{
+    Cure, DATA_BYTES, EntryHandler, FaultHandler, Handler, HandlerData, Hit, Jprobe, Kprobe, Kretprobe, Mirror, Place,
+    PostHandler, PreHandler, Registered, ReturnHandler, Spec, SpecKind, raw,
+};
+pub use hit::{Next, Watch};
+pub use sync::Zeroed;
+
+#[cfg(feature = "control")]
 pub use error::Error;
+#[cfg(feature = "control")]
 pub use host::{Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+#[cfg(feature = "control")]
 pub use placement::Placement;
+#[cfg(feature = "control")]
 pub use registry::Registry;
+#[cfg(feature = "control")]
 pub use request::{Handle, ProbeKind, Request};

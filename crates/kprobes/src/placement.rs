@@ -25,6 +25,7 @@ impl Placement {
     /// What a site's [`how`](hit::Site::how) means.
     pub(crate) fn of(how: u32) -> Self {
         match how {
+            _ if how & Site::WHEN_WATCHED != 0 => Self::Boosted,
             _ if how & Site::EMULATE != 0 => Self::Emulated,
             _ if how & Site::SECOND_BREAKPOINT != 0 => Self::SecondBreakpoint,
             _ if how & Site::SINGLE_STEP != 0 => Self::SingleStepped,

@@ -31,6 +31,7 @@ struct Stored {
     request: usize,
     member: Member,
     bit: Option<u32>,
+    disabled: bool,
 }
 
 impl Registry {
@@ -75,6 +76,9 @@ impl Registry {
                 let planned = self.plan(host, address, &request.kind)?;
                 batch.sites.insert(address, (index, planned));
             }
+            if request.is_followed() {
+                self.check_followed::<H>(address, batch)?;
+            }
             // What is longer would not be run to its end.
             let chained = batch.chained.entry(address).or_default();
             *chained += 1;
@@ -93,6 +97,17 @@ impl Registry {
         }
         batch.places.push((addresses, scheme));
         Ok(())
+    }
+
+    /// Refuses an instruction after which no handler can run.
+    fn check_followed<H: Host>(&self, address: u64, batch: &Checked<H>) -> Result<(), Error> {
+        let refused = |why| Error::Refused { address, why };
+        if let Some((_, (plan, _))) = batch.sites.get(&address) {
+            return H::Isa::check_followed(plan).map_err(refused);
+        }
+        let Some(site) = self.sites.get(&address) else { return Ok(()) };
+        let code = site.data.original.get(..site.data.length as usize).unwrap_or_default();
+        H::Isa::plan(code, address).and_then(|plan| H::Isa::check_followed(&plan)).map_err(refused)
     }
 
     /// Prepares a site: slot, copy, entry in the table.
@@ -146,7 +161,9 @@ impl Registry {
         for (index, (request, (addresses, scheme))) in requests.iter().zip(places).enumerate() {
             for &address in addresses {
                 match self.store(host, request, scheme.as_ref(), address) {
-                    Ok((member, bit)) => stored.push(Stored { request: index, member, bit }),
+                    Ok((member, bit)) => {
+                        stored.push(Stored { request: index, member, bit, disabled: request.disabled });
+                    }
                     Err(error) => {
                         self.discard(&stored);
                         return Err((index, error));
@@ -174,7 +191,8 @@ impl Registry {
             _ => None,
         };
         let (id, record, bits) = (request.id, request.record, bit.unwrap_or(0));
-        let data = ProbeData { kind, id, record, code, bit: bits, maxactive, data, next: 0 };
+        let (handlers, disabled) = (request.handlers, request.disabled);
+        let data = ProbeData { kind, id, record, code, bit: bits, maxactive, data, next: 0, handlers, disabled };
         if let Err(error) = host.store_probe(probe, &data) {
             bit.into_iter().for_each(|bit| site.bits.untake(bit));
             return Err(error);
@@ -224,13 +242,13 @@ impl Registry {
     /// As [`expose`](Self::expose); an error comes with the number of probes that may be visible.
     fn try_to_expose<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> At<()> {
         let mut plant: Vec<(u64, u8)> = Vec::new();
-        for (index, &Stored { member, bit, .. }) in stored.iter().enumerate() {
+        for (index, &Stored { member, bit, disabled, .. }) in stored.iter().enumerate() {
             let address = member.address;
             let failed = |error| (index + 1, error);
             let site = self.sites.get_mut(&address).ok_or((index, Error::NotText { address }))?;
-            let new = Chained { probe: member.probe, serial: member.serial, bit, retired: false };
+            let new = Chained { probe: member.probe, serial: member.serial, bit, retired: false, disabled };
             site.append(host, new).map_err(failed)?;
-            if !site.armed {
+            if !site.armed && !disabled {
                 (site.armed, site.noted) = (true, true);
                 plant.push((address, H::Isa::BREAKPOINT));
                 host.set_armed(site.index, true).map_err(failed)?;
@@ -264,7 +282,7 @@ fn role(request: &Request, scheme: Option<&ReturnScheme>) -> (Kind, u32, u64) {
     match (&request.kind, scheme) {
         (ProbeKind::Entry, _) => (Kind::Entry, 0, request.address),
         (ProbeKind::Internal { data }, _) => (Kind::Internal, 0, *data),
-        (ProbeKind::Handler { data }, _) => (Kind::Handler, 0, *data),
+        (ProbeKind::Handler, _) => (Kind::Handler, 0, request.address),
         (ProbeKind::Return { .. }, Some(ReturnScheme::Sites(..))) => (Kind::ReturnSite, 0, request.address),
         (ProbeKind::Return { maxactive }, _) => (Kind::Return, *maxactive, request.address),
     }

@@ -54,7 +54,7 @@ impl Registry {
     /// Takes over a site with its probes, first one first, and the number of bits that its return probes use: what a
     /// forked child has inherited. Those bits are used again when all these probes are gone.
     pub fn inherit(&mut self, index: u32, data: SiteData, probes: Vec<u32>, bits: u32, armed: bool) {
-        let inherited = |probe| Chained { probe, serial: INHERITED, bit: None, retired: false };
+        let inherited = |probe| Chained::inherited(probe);
         let probes = probes.into_iter().map(inherited).collect();
         let made = SiteRecord::new(index, data);
         let mut site = SiteRecord { probes, bits: Bits::inherited(bits), armed, noted: armed, ..made };
@@ -78,6 +78,9 @@ impl Registry {
         let mut placement = None;
         for address in addresses {
             let (plan, _) = self.plan(host, address, &request.kind)?;
+            if request.is_followed() {
+                H::Isa::check_followed(&plan).map_err(|why| Error::Refused { address, why })?;
+            }
             placement.get_or_insert(Placement::of(H::Isa::how(&plan, host.stepping())));
         }
         Ok(summary(&request.kind, scheme, placement.unwrap_or(Placement::Boosted)))
@@ -92,6 +95,18 @@ impl Registry {
     /// for the rest.
     pub fn unregister<H: Host>(&mut self, host: &mut H, handles: &[Handle]) -> Result<(), Error> {
         self.take_off(host, handles.iter().flat_map(|h| h.members.iter().copied()))
+    }
+
+    /// Switches probes on or off, without taking them off: they keep their places in their chains. Where no other probe is
+    /// on, the text is as without any (Linux: `disable_kprobe`). Handlers that run already go on; returns of calls that
+    /// were watched before are still seen.
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written, or its code has changed meanwhile: probes that are to be switched on there stay
+    /// off.
+    pub fn enable<H: Host>(&mut self, host: &mut H, handles: &[Handle], on: bool) -> Result<(), Error> {
+        self.switch(host, handles.iter().flat_map(|h| h.members.iter().copied()), on)
     }
 
     /// Takes everything off that lies in `range`, which is mapped no longer: nothing is restored there. The places of
@@ -122,12 +137,16 @@ impl Registry {
         if !proved {
             self.functions.check_boundary(host, request.address)?;
         }
-        if !matches!(request.kind, ProbeKind::Return { .. }) {
+        let returns = matches!(request.kind, ProbeKind::Return { .. });
+        if !returns && !request.handlers.mirror {
             return Ok((vec![request.address], None));
         }
         let function = host.function(request.address)?.start;
         if function != request.address {
             return Err(Error::NotEntry { address: request.address, function });
+        }
+        if !returns {
+            return Ok((vec![request.address], None));
         }
         let scheme = host.return_scheme(function)?;
         let addresses = match &scheme {
@@ -149,9 +168,9 @@ impl Registry {
         Ok(length <= read && now.get(..length) == site.data.original.get(..length))
     }
 
-    /// Whether a known site steps as the host wants it now. One with a breakpoint stays as it is.
+    /// Whether a known site steps as the host wants it now. One with probes stays as it is.
     pub(crate) fn steps_as_wanted<H: Host>(&self, host: &H, address: u64) -> bool {
-        self.sites.get(&address).is_some_and(|site| site.armed || site.stepping == host.stepping())
+        self.sites.get(&address).is_some_and(|site| !site.probes.is_empty() || site.stepping == host.stepping())
     }
 
     /// How the instruction at `address` is displaced, and the bytes that stand there without any probe.

@@ -62,11 +62,14 @@ impl Registry {
 
     /// Restores the text of the sites that only leaving probes sit at.
     fn disarm_unused<H: Host>(&mut self, host: &mut H, leaving: &Leaving) -> Result<(), Error> {
-        let unused: Vec<u64> = leaving
-            .iter()
-            .filter(|(address, probes)| self.sites.get(address).is_some_and(|site| is_unused(site, probes)))
-            .map(|(&address, _)| address)
-            .collect();
+        let is_unused = |address: &u64, probes| self.sites.get(address).is_some_and(|site| is_unused(site, probes));
+        let unused = leaving.iter().filter(|(address, probes)| is_unused(address, probes)).map(|(&address, _)| address);
+        let unused = unused.collect();
+        self.disarm(host, unused)
+    }
+
+    /// Restores the text at sites.
+    pub(crate) fn disarm<H: Host>(&mut self, host: &mut H, unused: Vec<u64>) -> Result<(), Error> {
         let mut restore = Vec::with_capacity(unused.len());
         for address in &unused {
             // Somebody else's change of the text, or another object mapped here since: not ours to overwrite.
@@ -136,5 +139,5 @@ impl Registry {
 
 /// Whether a site bears a breakpoint, or is said to, that nobody needs once `leaving` are gone.
 fn is_unused(site: &SiteRecord, leaving: &BTreeSet<(u32, u64)>) -> bool {
-    (site.armed || site.noted) && site.probes.iter().all(|p| p.retired || leaving.contains(&p.key()))
+    (site.armed || site.noted) && site.probes.iter().all(|p| p.retired || p.disabled || leaving.contains(&p.key()))
 }

@@ -1,5 +1,6 @@
 //! What is asked for, and what was given.
 
+use crate::HandlerData;
 use crate::site::INHERITED;
 use alloc::vec::Vec;
 
@@ -8,11 +9,8 @@ use alloc::vec::Vec;
 pub enum ProbeKind {
     /// A kprobe at any instruction.
     Entry,
-    /// A kprobe with a handler, at any instruction.
-    Handler {
-        /// Which handler; see [`hit::Probe::data`].
-        data: u64,
-    },
+    /// A kprobe with handlers, at any instruction, or a jprobe.
+    Handler,
     /// A return probe at a function's first instruction, with its `maxactive`.
     Return {
         /// How many activations are watched at once.
@@ -38,6 +36,24 @@ pub struct Request {
     pub record: bool,
     /// The fetch program: what to record besides the hit itself.
     pub program: Vec<u8>,
+    /// The handlers of a kprobe with handlers or of a return probe.
+    pub handlers: HandlerData,
+    /// It is registered, and switched off.
+    pub disabled: bool,
+}
+
+impl Request {
+    /// A probe that counts, as event `id`.
+    #[must_use]
+    pub fn counting(address: u64, kind: ProbeKind, id: u32) -> Self {
+        let handlers = HandlerData::default();
+        Self { address, kind, id, record: false, program: Vec::new(), handlers, disabled: false }
+    }
+
+    /// Whether something runs after the probed instruction.
+    pub(crate) fn is_followed(&self) -> bool {
+        matches!(self.kind, ProbeKind::Handler) && self.handlers.after != 0
+    }
 }
 
 /// A registered probe. A return probe that is placed at return sites is several probes in the table.

@@ -18,11 +18,18 @@ pub(crate) struct Chained {
     pub(crate) serial: u64,
     /// Return probes that we have registered: their bit.
     pub(crate) bit: Option<u32>,
-    /// Handlers pass it over.
+    /// Handlers pass it over, and it is to leave the chain.
     pub(crate) retired: bool,
+    /// Handlers pass it over until it is switched on again.
+    pub(crate) disabled: bool,
 }
 
 impl Chained {
+    /// One that another registry has registered.
+    pub(crate) fn inherited(probe: u32) -> Self {
+        Self { probe, serial: INHERITED, bit: None, retired: false, disabled: false }
+    }
+
     /// What tells this probe from all others, also of other times.
     pub(crate) fn key(&self) -> (u32, u64) {
         (self.probe, self.serial)
@@ -187,7 +194,7 @@ mod tests {
     fn inherited_bits_come_back_when_the_last_inherited_probe_is_gone() {
         let mut site = SiteRecord::new(0, SiteData::default());
         site.bits = Bits::inherited(32);
-        let inherited = Chained { probe: 3, serial: INHERITED, bit: None, retired: false };
+        let inherited = Chained::inherited(3);
         site.probes.push(inherited);
         site.release(None);
         assert_eq!(site.bits.available(), 0);

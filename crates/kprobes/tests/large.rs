@@ -34,6 +34,10 @@ impl Isa for Bytes {
         0
     }
 
+    fn check_followed((): &()) -> Result<(), String> {
+        Ok(())
+    }
+
     fn image((): &(), _: u64, _: u64, _: u32) -> Result<Image, String> {
         Ok(Image { code: vec![0], ..Image::default() })
     }
@@ -103,7 +107,7 @@ impl Host for Zeros {
         self.count(())
     }
 
-    fn retire_probe(&mut self, _: u32) -> Result<(), Error> {
+    fn set_state(&mut self, _: u32, _: u32) -> Result<(), Error> {
         self.count(())
     }
 
@@ -135,12 +139,9 @@ impl Host for Zeros {
 /// Registers and unregisters a probe at each of `addresses`, in two halves, with `most` calls for each probe.
 fn register_and_unregister(addresses: impl Iterator<Item = u64>, most: usize) {
     let (mut registry, mut host) = (Registry::new(0, 0), Zeros::new());
-    let request = |address| Request {
-        address,
-        kind: ProbeKind::Entry,
-        id: 0,
-        record: true,
-        program: address.to_le_bytes().into(),
+    let request = |address: u64| {
+        let program = address.to_le_bytes().into();
+        Request { record: true, program, ..Request::counting(address, ProbeKind::Entry, 0) }
     };
     let requests: Vec<Request> = addresses.map(request).collect();
     let count = requests.len();
@@ -168,10 +169,25 @@ fn as_many_probes_as_there_can_be_at_one_address_take_a_few_calls_each() {
 #[test]
 fn more_probes_at_one_address_than_are_run_are_refused() {
     let (mut registry, mut host) = (Registry::new(0, 0), Zeros::new());
-    let request = Request { address: TEXT, kind: ProbeKind::Entry, id: 0, record: false, program: Vec::new() };
+    let request = Request::counting(TEXT, ProbeKind::Entry, 0);
     let many = vec![request; hit::MAX_CHAIN + 1];
     let full = Error::Full { what: "probes at one address", limit: hit::MAX_CHAIN };
     assert_eq!(registry.register(&mut host, &many), Err((hit::MAX_CHAIN, full.clone())));
     assert!(registry.register(&mut host, &many[..hit::MAX_CHAIN]).is_ok());
     assert_eq!(registry.register(&mut host, &many[..1]), Err((0, full)));
+}
+
+#[test]
+fn twenty_thousand_probes_are_switched_off_and_on_with_a_few_calls_each() {
+    let (mut registry, mut host) = (Registry::new(0, 0), Zeros::new());
+    let requests: Vec<Request> =
+        (TEXT..).take(BATCH).map(|address| Request::counting(address, ProbeKind::Entry, 0)).collect();
+    let handles = registry.register(&mut host, &requests).expect("nothing fails");
+    let armed = host.text.clone();
+    for on in [false, true] {
+        host.calls = 0;
+        registry.enable(&mut host, &handles, on).expect("nothing fails");
+        assert_eq!(host.text == armed, on);
+        assert!(host.calls < 6 * BATCH, "{} calls", host.calls);
+    }
 }

@@ -144,7 +144,7 @@ fn a_registration_whose_patch_fails_changes_nothing() {
 
 #[test]
 fn a_removal_that_fails_before_the_grace_period_can_be_repeated() {
-    all(calls().1, &[0, 1], fail_removal, &[Call::Read, Call::Patch, Call::RetireProbe, Call::SetArmed, Call::Grace]);
+    all(calls().1, &[0, 1], fail_removal, &[Call::Read, Call::Patch, Call::SetState, Call::SetArmed, Call::Grace]);
 }
 
 #[test]

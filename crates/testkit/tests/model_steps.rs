@@ -163,7 +163,8 @@ fn what_is_cured_goes_on_where_it_was_and_what_was_moved_stays_moved() {
     let (machine, _) = machine();
     let at = machine.address("leaf") + MOV;
     let _probes = planted(&machine, Stepping::Boosted, &[at]);
-    let slot = machine.tables.sites[0].slot.load(Relaxed);
+    let first = machine.tables.sites[0].slot.load(Relaxed);
+    let slot = first + hit::BOOSTED_COPY;
     let trap = Trap::new(&machine, 1, hit::returns::SideStack::default());
     let mut regs = Regs { rip: slot, ..Regs::default() };
     let displaced = hit::displaced(&trap, &mut regs).unwrap();
@@ -173,6 +174,10 @@ fn what_is_cured_goes_on_where_it_was_and_what_was_moved_stays_moved() {
     assert_eq!(moved.rip, at + 2, "the fault's handler has set the program counter");
     hit::resume::<testkit::model::X86>(displaced, &mut regs);
     assert_eq!(regs.rip, slot);
+    let mut regs = Regs { rip: first, ..Regs::default() };
+    let displaced = hit::displaced(&trap, &mut regs).unwrap();
+    hit::resume::<testkit::model::X86>(displaced, &mut regs);
+    assert_eq!(regs.rip, slot, "a step that a fault has ended goes on boosted");
     assert_eq!(hit::displaced(&trap, &mut Regs { rip: at, ..Regs::default() }), None, "not in a slot");
 }
 

@@ -11,13 +11,13 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU64};
 
-use super::{PAGE, exec, paging};
+use super::{PAGE, exec, modules, paging};
 use crate::lock::IrqLock;
 
 /// Why text was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
-    /// The address is neither in the kernel's text nor in executable memory that was handed out.
+    /// The address is neither in the kernel's text, nor in a module's, nor in executable memory that was handed out.
     NotText {
         /// The first such address.
         address: u64,
@@ -39,14 +39,19 @@ unsafe extern "C" {
     static __text_end: [u8; 0];
 }
 
-/// The kernel's text, `.kprobes.text` included.
+/// The kernel's own text, `.kprobes.text` included.
 pub(crate) fn text() -> core::ops::Range<u64> {
     (&raw const __kprobes_text_start) as u64..(&raw const __text_end) as u64
 }
 
+/// Whether an address is in the kernel's text or in a module's. Trap context may ask.
+pub(crate) fn is_text(address: u64) -> bool {
+    text().contains(&address) || modules::is_text(address)
+}
+
 /// The frame of an executable page of ours.
 fn frame_of_text(address: u64) -> Result<u64, Error> {
-    let ours = text().contains(&address) || exec::contains(address);
+    let ours = is_text(address) || exec::contains(address);
     match paging::translate(address) {
         Some(page) if ours && page.executable() && !page.writable() => Ok(page.physical() & !(PAGE - 1)),
         _ => Err(Error::NotText { address }),

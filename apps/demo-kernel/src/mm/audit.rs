@@ -51,8 +51,9 @@ pub(crate) fn walk(mut f: impl FnMut(u64, u64, u64, bool, bool)) {
     }
 }
 
-/// Walks the live page tables and counts what must not be.
+/// Walks the live page tables and counts what must not be. They stand still meanwhile: both walks see the same.
 pub(crate) fn audit() -> Audit {
+    let _tables = paging::hold();
     let mut found = Audit::default();
     // Executable frames, as ranges that grow while neighbours follow.
     let mut frames: Vec<(u64, u64)> = Vec::new();

@@ -8,6 +8,7 @@
 //! | `0xffff_ffff_8000_0000` | the image, which begins at 1 MiB and ends below 8 MiB |
 //! | `0xffff_ffff_8080_0000` | 4 MiB of executable memory ([`exec`]), backed by the frames from 8 MiB on |
 //! | `0xffff_ffff_8100_0000` | devices; the alias through which text is written ([`alias`]) |
+//! | `0xffff_ffff_a000_0000` | 64 MiB for modules ([`modules`]) |
 //!
 //! No page is writable and executable, and no frame is executable at one address and writable at another, but for the
 //! moment of a write through the alias. [`audit`] walks the live tables to prove it.
@@ -18,6 +19,7 @@ pub(crate) mod exec;
 pub(crate) mod frames;
 mod heap;
 pub(crate) mod lazy;
+pub(crate) mod modules;
 pub(crate) mod paging;
 pub(crate) mod stacks;
 

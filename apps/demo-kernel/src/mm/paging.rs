@@ -1,17 +1,21 @@
 //! The page tables: four levels, read and written through the direct map, one lock for all changes.
 //!
 //! All processors share one set. Upper levels are writable and executable; the last level decides. Nothing that is
-//! mapped is moved, so other processors' translation buffers have to be flushed only where something is taken away; the
-//! alias and the mappings of the boot are used by one processor alone, and need not even that.
+//! mapped is moved, so other processors' translation buffers have to be flushed only where something is taken away, or
+//! a protection changes ([`super::modules`]); the alias and the mappings of the boot are used by one processor alone, and
+//! need not even that.
+
+pub(super) mod direct_map;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use x86_64::registers::control::Cr3;
 
 use super::{PAGE, direct, frames};
 use crate::arch::ipi;
 use crate::boot;
-use crate::lock::IrqLock;
+use crate::lock::{IrqGuard, IrqLock};
 
 /// `entry.s` maps so much of physical memory.
 pub(super) const MAPPED_AT_BOOT: u64 = 4 << 30;
@@ -31,6 +35,8 @@ pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Data: rw-.
 pub(super) const DATA: u64 = PRESENT | WRITABLE | NO_EXECUTE;
+/// What is only read: r--.
+pub(super) const READ_ONLY: u64 = PRESENT | NO_EXECUTE;
 /// Code: r-x.
 pub(super) const CODE: u64 = PRESENT;
 /// Device registers: rw-, uncached.
@@ -169,6 +175,22 @@ pub(super) unsafe fn unmap_range(start: u64, end: u64) {
     }
 }
 
+/// Gives the small pages of a range, all of them mapped, another protection; or takes them away, for 0. Who relies on it
+/// flushes.
+pub(super) fn change(range: Range<u64>, flags: u64) {
+    let _tables = TABLES.lock();
+    for page in range.step_by(PAGE as usize) {
+        if let Some(old) = translate(page).filter(|old| old.level == 1) {
+            replace(page, if flags == 0 { 0 } else { old.physical() | flags });
+        }
+    }
+}
+
+/// No table changes while this is held, but for the alias.
+pub(super) fn hold() -> IrqGuard<'static, ()> {
+    TABLES.lock()
+}
+
 /// Makes the tables for an address, so that [`replace`] finds them.
 pub(super) fn prepare(address: u64) {
     let _tables = TABLES.lock();
@@ -233,7 +255,7 @@ pub(crate) fn drop_identity() {
 }
 
 /// All processors forget what they remember of the page tables.
-fn flush_everywhere() {
+pub(super) fn flush_everywhere() {
     ipi::on_all(x86_64::instructions::tlb::flush_all);
 }
 

@@ -27,7 +27,7 @@ use crate::shell::Command;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::sync::atomic::{AtomicU64, Ordering};
-use host_bare::{Control, Error, Kernel, Next, Regs, Stepping};
+use host_bare::{Control, Error, Handler, Hit, Kernel, Kprobe, Next, Stepping};
 use targets::{CALL, Function, JMP, LEA, NOP, PUSH, Target};
 
 /// The command.
@@ -63,10 +63,10 @@ const fn kind(name: &'static str, plant: fn(&mut Control<Demo>, u64) -> Result<(
 
 static KINDS: [Kind; 10] = [
     Kind { everywhere: true, ..kind("no handlers", |control, at| control.count(NAMES[0], at)) },
-    Kind { everywhere: true, handlers: 1, ..kind("pre", |control, at| control.attach(NAMES[0], at, pre)) },
+    Kind { everywhere: true, handlers: 1, ..kind("pre", |control, at| attach(control, NAMES[0], at)) },
     Kind {
         handlers: 2,
-        ..kind("2 probes, pre", |control, at| NAMES.iter().try_for_each(|name| control.attach(name, at, pre)))
+        ..kind("2 probes, pre", |control, at| NAMES.iter().try_for_each(|name| attach(control, name, at)))
     },
     kind("recorded", |control, at| define(control, at, &["p:bench_a AT"])),
     kind("recorded, 2 args", |control, at| define(control, at, &["p:bench_a AT a=$arg1 b=$arg2"])),
@@ -119,9 +119,15 @@ const PLACES: [Place; 9] = [
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// As little as the handler of Linux's figures does.
-fn pre(_: &mut Regs) -> Next {
+extern "C" fn pre(_: &mut Hit<'_>) -> Next {
     RUNS.fetch_add(1, Ordering::Relaxed);
     Next::Step
+}
+
+fn attach(control: &mut Control<Demo>, name: &str, at: u64) -> Result<(), Error> {
+    // SAFETY: it adds to an atomic.
+    let pre = unsafe { Handler::new(pre as _) };
+    control.attach(name, Kprobe::address(at).pre(pre))
 }
 
 /// Does what the lines say, with the name of the function at `at` for `AT`.

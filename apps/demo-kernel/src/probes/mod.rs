@@ -4,6 +4,7 @@ mod bench;
 mod commands;
 mod glue;
 pub(crate) mod hooks;
+mod plain;
 mod stress;
 mod tests;
 

@@ -11,6 +11,7 @@
 //! A site that is to be stepped in another way than before is made anew, and what it was before is never given back. So
 //! a function keeps its way of stepping, but for [`CHANGES`] times in the kernel's life.
 
+use super::plain;
 use super::tests::{same, text, text_is};
 use super::{Demo, with_control};
 use crate::arch::{cpu, time};
@@ -261,7 +262,7 @@ impl Batch {
         let refused: Vec<u64> = match kind {
             Kind::Counts => addresses(control.count_all(name, places)),
             Kind::Returns => addresses(control.count_all_returns(name, places, *maxactive)),
-            Kind::Handlers => refused(places, |place| control.attach(&named(&place), place, handler)),
+            Kind::Handlers => refused(places, |place| plain::attach(control, &named(&place), place, handler)),
             Kind::Events => {
                 refused(places, |place| control.line(&format!("p:{} {place:#x} {FETCH}", named(&place))).map(drop))
             }

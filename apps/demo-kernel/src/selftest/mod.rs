@@ -2,7 +2,9 @@
 //! command line runs it at boot. Each check is a function that says what went wrong.
 
 mod memory;
+mod modules;
 mod processors;
+mod reporting;
 mod threads;
 mod traps;
 
@@ -17,7 +19,8 @@ fn ensure(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
 
 /// Runs all checks; a kernel that fails one ends, with failure.
 pub(crate) fn run() {
-    let suites = [traps::CHECKS, memory::CHECKS, processors::CHECKS, threads::CHECKS];
+    let suites =
+        [traps::CHECKS, memory::CHECKS, modules::CHECKS, processors::CHECKS, threads::CHECKS, reporting::CHECKS];
     let mut failed = 0;
     for (name, check) in suites.iter().copied().flatten() {
         match check() {

@@ -17,7 +17,7 @@ use alloc::string::{String, ToString};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::ksyms::similar;
-use crate::{console, print, println, probes};
+use crate::{console, log, print, println, probes};
 
 const PROMPT: &str = "> ";
 
@@ -42,12 +42,13 @@ pub(crate) struct Command {
 pub(crate) fn run() -> ! {
     let mut line = String::new();
     loop {
+        log::drain();
         print!("{PROMPT}");
         if !console::read_line(&mut line) {
             println!();
             system::end();
         }
-        execute(&line);
+        log::command(|| execute(&line));
     }
 }
 

@@ -8,7 +8,7 @@ use super::FAILURES;
 use super::files::needed;
 use crate::arch::cpu;
 use crate::ksyms::{self, Symbol};
-use crate::{console, mm, println, sched, workload};
+use crate::{console, log, mm, println, sched, workload};
 
 /// What the kernel leaves with when a command has failed.
 const FAILED: u8 = 1;
@@ -84,6 +84,7 @@ pub(super) fn pages(_: &str) -> Result<(), String> {
 }
 
 pub(super) fn halt(code: &str) -> Result<(), String> {
+    log::drain();
     match code {
         "" => end(),
         "0" => console::shutdown(true),

@@ -20,6 +20,7 @@ mod bad_input;
 mod boundaries;
 mod children;
 mod exact;
+mod faults;
 mod harness;
 mod kinds;
 mod libraries;

@@ -4,7 +4,7 @@ use super::{Space, X86};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use hit::{BOOSTED_COPY, MARKS, Marks, OP_WORDS, Site};
-use isa::x86::{self, Analysis, Plan, Repair, Verdict};
+use isa::x86::{self, Analysis, Op, Plan, Privilege, Repair, Verdict};
 use kprobes::{Image, Stepping};
 
 impl<S: Space> kprobes::Isa for X86<S> {
@@ -23,21 +23,34 @@ impl<S: Space> kprobes::Isa for X86<S> {
 
     fn operation(plan: &Analysis) -> Option<[u64; OP_WORDS]> {
         let Verdict::Emulate(op) = plan.verdict else { return None };
-        (S::MEMORY || !op.touches_memory()).then(|| op.to_words())
+        Some(op.to_words())
     }
 
     fn how(plan: &Analysis, stepping: Stepping) -> u32 {
-        let emulated = Self::operation(plan).is_some();
         match (&plan.verdict, stepping) {
             // Between an emulated change of the flags and its image there is nothing to choose: the image would show
             // or lose what the step has done to them.
-            (Verdict::Emulate(op), _) if op.uses_flags() && emulated => Site::EMULATE,
+            (Verdict::Emulate(op), _) if op.uses_flags() && is_emulated::<S>(op) => Site::EMULATE,
             (Verdict::Emulate(op), Stepping::SingleStep) if !op.uses_flags() => Site::SINGLE_STEP,
-            (Verdict::Emulate(_), Stepping::Best | Stepping::SecondBreakpoint) if emulated => Site::EMULATE,
+            (Verdict::Emulate(op), Stepping::Best | Stepping::SecondBreakpoint) if is_emulated::<S>(op) => {
+                Site::EMULATE
+            }
+            (Verdict::Emulate(_), _) => Site::EMULATE | Site::WHEN_WATCHED,
             (Verdict::Slot(plan), Stepping::SecondBreakpoint) if can_be_stepped(plan) => Site::SECOND_BREAKPOINT,
             (Verdict::Slot(plan), Stepping::SingleStep) if can_be_stepped(plan) => Site::SINGLE_STEP,
+            (Verdict::Slot(plan), _) if can_be_followed::<S>(plan) => Site::SECOND_BREAKPOINT | Site::WHEN_WATCHED,
             _ => 0,
         }
+    }
+
+    fn check_followed(plan: &Analysis) -> Result<(), String> {
+        let can = match &plan.verdict {
+            // In trap context without room on the interrupted stack nothing can be pushed.
+            Verdict::Emulate(op) => is_emulated::<S>(op) || S::PRIVILEGE == Privilege::User,
+            Verdict::Slot(plan) => can_be_followed::<S>(plan),
+        };
+        let why = "no handler can run after it: it leaves for an address that only it knows, or holds traps back";
+        if can { Ok(()) } else { Err(why.to_string()) }
     }
 
     fn image(plan: &Analysis, _: u64, slot: u64, how: u32) -> Result<Image, String> {
@@ -46,6 +59,7 @@ impl<S: Space> kprobes::Isa for X86<S> {
         let mut code = made.as_slice().to_vec();
         let mut marks = marks(plan.addr, made.marks());
         let complete = match plan.verdict {
+            _ if second => made.len(),
             Verdict::Slot(plan) if can_be_stepped(&plan) => plan.bytes().len(),
             _ => 0,
         };
@@ -69,6 +83,22 @@ impl<S: Space> kprobes::Isa for X86<S> {
 /// instruction comes directly behind it.
 fn can_be_stepped(plan: &Plan) -> bool {
     plan.steppable() && plan.boostable() && plan.repair() == Repair::Nothing
+}
+
+/// Whether the processor can be trapped behind the instruction without a trace of that in what it does. A program's flags
+/// are never changed for a step, a kernel's are.
+fn can_be_followed<S: Space>(plan: &Plan) -> bool {
+    plan.boostable()
+        && match plan.repair() {
+            Repair::Nothing => plan.steppable(),
+            Repair::Rcx => true,
+            Repair::PushedTrapFlag(_) | Repair::LoadedFlags => S::PRIVILEGE == Privilege::User,
+        }
+}
+
+/// Whether an operation is always executed in the handler.
+fn is_emulated<S: Space>(op: &Op) -> bool {
+    S::MEMORY || !op.touches_memory()
 }
 
 /// What an image's offsets stand for, in the hit path's form. A target out of a mark's reach does not come before

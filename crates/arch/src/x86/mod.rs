@@ -3,6 +3,9 @@
 #[cfg(feature = "control")]
 mod control;
 mod fetch;
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "handlers are known by address")]
+pub mod handlers;
 mod trap;
 
 pub use fetch::{Fetch, Reader};
@@ -16,7 +19,7 @@ use isa::x86::{Op, Privilege, Regs};
 pub trait Space: Copy + Debug + 'static {
     /// With whose rights.
     const PRIVILEGE: Privilege;
-    /// Operations that touch memory may be executed in the handler.
+    /// Operations that touch memory are executed in the handler: not only where that is the only way.
     const MEMORY: bool;
 
     /// Executes an operation in trap context; false when the processor must execute its image instead.

@@ -8,8 +8,14 @@ use isa::x86::Regs;
 const REGISTERS: usize = 40;
 /// Offset of `uc_stack` (pointer, flags, size).
 const STACK: usize = 16;
+/// Offset of the number of the exception (`uc_mcontext.trapno`).
+const TRAP: usize = REGISTERS + 20 * 8;
 /// Offset of `uc_sigmask`.
 const MASK: usize = 296;
+/// Offset of the pointer to the vector state (`uc_mcontext.fpstate`).
+const VECTOR_STATE: usize = REGISTERS + 23 * 8;
+/// Offset of `xmm0` in it: its first 512 bytes are as `FXSAVE` leaves them (Intel SDM vol. 1, table 10-2).
+const XMM0: usize = 160;
 /// Words from the first register to the last that is used here.
 const WORDS: usize = 18;
 
@@ -59,6 +65,14 @@ impl SignalFrame {
         words[FLAGS] = regs.flags;
     }
 
+    /// The exception that has raised the signal: its vector (Intel SDM vol. 3A, table 6-1). It means something in the
+    /// handler of a fault.
+    #[must_use]
+    pub fn trap(&self) -> u64 {
+        // SAFETY: by the type's invariant the frame is whole; the number is an aligned word inside it.
+        unsafe { self.context.add(TRAP).cast::<u64>().read() }
+    }
+
     /// The signal mask that is installed when the handler returns.
     #[must_use]
     pub fn mask(&self) -> u64 {
@@ -79,6 +93,15 @@ impl SignalFrame {
         // SAFETY: by the type's invariant the frame is whole; `uc_stack` is three aligned words inside it.
         let [low, flags, size] = unsafe { self.context.add(STACK).cast::<[u64; 3]>().read() };
         if flags & SS_DISABLE != 0 { (0, 0) } else { (low, low.saturating_add(size)) }
+    }
+
+    /// The interrupted `xmm0` to `xmm7`; `None` when the kernel has saved no vector state.
+    #[must_use]
+    pub fn vectors(&self) -> Option<[[u64; 2]; 8]> {
+        // SAFETY: by the type's invariant the frame is whole; the pointer is an aligned word inside it.
+        let state = unsafe { self.context.add(VECTOR_STATE).cast::<*const u8>().read() };
+        // SAFETY: the kernel has put at least the 512 bytes of `FXSAVE` there, on the same stack.
+        (!state.is_null()).then(|| unsafe { state.add(XMM0).cast::<[[u64; 2]; 8]>().read_unaligned() })
     }
 
     fn words(&self) -> &[u64; WORDS] {

@@ -1,11 +1,15 @@
 //! x86-64 under Linux.
 
+mod contained;
 mod frame;
+mod mirrored;
 mod syscall;
 mod thread;
 mod time;
 
+pub use contained::Recovery;
 pub use frame::{SignalFrame, restorer};
+pub use mirrored::call_mirrored;
 pub use syscall::{nr, syscall};
 pub use thread::thread_word;
 pub use time::now;

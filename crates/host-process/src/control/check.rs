@@ -91,7 +91,7 @@ impl View {
             Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
             _ => ProbeKind::Entry,
         };
-        let request = Request { address, kind, id: 0, record: false, program: Vec::new() };
+        let request = Request::counting(address, kind, 0);
         match self.registry.check(&mut Still(&self.objects), &request) {
             Ok(placement) => Verdict::Placed {
                 address,
@@ -177,7 +177,7 @@ impl kprobes::Host for Still<'_> {
         refuse()
     }
 
-    fn retire_probe(&mut self, _: u32) -> core::result::Result<(), Error> {
+    fn set_state(&mut self, _: u32, _: u32) -> core::result::Result<(), Error> {
         refuse()
     }
 

@@ -1,4 +1,4 @@
-//! The agent goes dormant: no stub on any stack, the program's own `SIGTRAP` action in the kernel.
+//! The agent goes dormant: no stub on any stack, the program's own actions in the kernel.
 //!
 //! After the probes are removed the handler could stay for ever, and it does when this fails. But a program whose guard
 //! is gone may take `SIGTRAP` over, and a function that was entered while it was probed still returns through a stub.
@@ -6,7 +6,7 @@
 //! stopped again; then every stub on a stack is replaced by the true address, and the disposition restored.
 
 use super::settle::{self, Changed};
-use super::stop::{Held, Remote};
+use super::stop::Held;
 use super::target::Target;
 use super::{Result, process};
 use crate::abi::{ACTIVE, Home, STUB_BYTES};
@@ -94,8 +94,8 @@ fn put_returns_back(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// What the program believes of its signals becomes true: the action of `SIGTRAP`, which threads block it, and which
-/// handlers do.
+/// What the program believes of its signals becomes true: the actions of `SIGTRAP` and of faults, which threads block
+/// `SIGTRAP`, and which handlers do.
 fn restore_signals(target: &Target, held: &mut [Held], cleaned: &[Changed]) -> Result<()> {
     for thread in held.iter_mut() {
         if settle::believes_blocked(target, thread.tid())? {
@@ -106,7 +106,7 @@ fn restore_signals(target: &Target, held: &mut [Held], cleaned: &[Changed]) -> R
     target.memory().write(target.home(offset_of!(Home, blocked)), &zeros)?;
     let Some(first) = held.first_mut() else { return Ok(()) };
     first.keep(target.agent.home)?;
-    settle::restore_handlers(first, target, target.home(offset_of!(Home, scratch)), cleaned)?;
-    let action = target.home(offset_of!(Home, app_trap));
-    first.call("rt_sigaction", libc::SYS_rt_sigaction, [libc::SIGTRAP as u64, action, 0, 8, 0, 0]).map(drop)
+    let scratch = target.home(offset_of!(Home, scratch));
+    settle::restore_handlers(first, target, scratch, cleaned)?;
+    settle::restore_actions(first, target, scratch)
 }

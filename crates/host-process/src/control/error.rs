@@ -99,6 +99,14 @@ pub enum HostError {
         /// Its id.
         pid: i32,
     },
+    /// A probe module that cannot be inserted, or removed.
+    #[error("module {name}: {why}")]
+    Module {
+        /// Its name, or its file's.
+        name: String,
+        /// The reason.
+        why: String,
+    },
     /// Control refused or failed.
     #[error(transparent)]
     Probe(#[from] kprobes::Error),

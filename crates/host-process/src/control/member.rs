@@ -1,5 +1,6 @@
 //! One process of a trace: its target, its registry, and which events are placed in it.
 
+use super::guards::Guards;
 use super::hooks::{self, Needs};
 use super::image::Image;
 use super::inject::Site as AgentSite;
@@ -14,7 +15,7 @@ use core::mem::offset_of;
 use events::{Definition, compile};
 use hit::Kind;
 use kprobes::{Handle, Placement, ProbeKind, Registry, Request};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Instances of a return probe whose definition does not say `r[MAXACTIVE]`.
@@ -66,8 +67,7 @@ pub(crate) struct Member {
     pub(crate) bank: usize,
     pub(crate) states: Vec<State>,
     registry: Registry,
-    hooks: BTreeMap<(u64, u64), Handle>,
-    refused_hooks: BTreeSet<u64>,
+    guards: Guards,
     /// All objects that the program starts with are mapped.
     pub(crate) complete: bool,
     /// Handlers whose masks had `SIGTRAP` in them.
@@ -84,7 +84,7 @@ impl Member {
                 super::scrub::scrub(held, pid, home)?;
                 inject::renew(held, pid, home, shared, banks)?
             }
-            None => inject::inject(held, pid, image, banks)?,
+            None => inject::inject(held, pid, image, crate::abi::MEMFD_NAME, banks)?,
         };
         inject::count(pid, site.home)?;
         let objects = Objects::read(pid, cache)?;
@@ -100,8 +100,8 @@ impl Member {
     fn new(target: Target, registry: Registry, bank: usize, plan: &Plan) -> Result<Self> {
         let states = plan.definitions.iter().map(|_| State::Pending(String::new())).collect();
         let life = Life::of(target.pid)?;
-        let (hooks, refused_hooks) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { target, life, bank, states, registry, hooks, refused_hooks, complete: false, cleaned: Vec::new() })
+        let guards = Guards::default();
+        Ok(Self { target, life, bank, states, registry, guards, complete: false, cleaned: Vec::new() })
     }
 
     /// A forked child, which has found itself a bank. Its table and text are copies of its parent's, as they were when
@@ -124,7 +124,7 @@ impl Member {
                 match probe.kind {
                     Some(Kind::Internal) => {
                         let handle = Handle::adopted(place.0, vec![place], Placement::Boosted);
-                        member.hooks.insert((place.0, probe.data), handle);
+                        member.guards.adopt((place.0, probe.data), handle);
                     }
                     Some(kind) => {
                         bits = if kind == Kind::Return { bits.max(probe.bit + 1) } else { bits };
@@ -217,7 +217,7 @@ impl Member {
             _ => ProbeKind::Entry,
         };
         let program = if count { Vec::new() } else { program.code };
-        Ok(Some(Request { address, kind, id: id as u32, record: !count, program }))
+        Ok(Some(Request { record: !count, program, ..Request::counting(address, kind, id as u32) }))
     }
 
     /// Registers a batch; a request that fails is left out and the rest tried again.
@@ -252,32 +252,13 @@ impl Member {
 
     /// Places the host's own probes, which protect the others.
     pub(crate) fn place_hooks(&mut self, plan: &Plan, cache: &mut Cache, news: &mut Vec<News>) -> Result<()> {
-        let known = |key: &(u64, u64)| self.hooks.contains_key(key) || self.refused_hooks.contains(&key.0);
-        let mut wanted: Vec<(u64, u64)> = hooks::wanted(&self.target.objects, plan.needs(), cache);
-        wanted.retain(|key| !known(key));
-        while !wanted.is_empty() {
-            let request = |&(address, data): &(u64, u64)| Request {
-                address,
-                kind: ProbeKind::Internal { data },
-                id: u32::MAX,
-                record: false,
-                program: Vec::new(),
-            };
-            let requests: Vec<Request> = wanted.iter().map(request).collect();
-            match self.registry.register(&mut self.target, &requests) {
-                Ok(handles) => {
-                    self.hooks.extend(wanted.drain(..).zip(handles));
-                }
-                Err((_, error @ kprobes::Error::Host(_))) => return Err(HostError::Probe(error)),
-                Err((index, error)) => {
-                    let (address, _) = wanted.remove(index);
-                    self.refused_hooks.insert(address);
-                    news.push(News::Note(format!(
-                        "a probe of our own, which protects the others, has no place: {error}"
-                    )));
-                }
-            }
-        }
+        let wanted = hooks::wanted(&self.target.objects, plan.needs(), cache);
+        let refused = self.guards.place(&mut self.target, &mut self.registry, wanted)?;
+        news.extend(
+            refused.into_iter().map(|error| {
+                News::Note(format!("a probe of our own, which protects the others, has no place: {error}"))
+            }),
+        );
         Ok(())
     }
 
@@ -288,7 +269,7 @@ impl Member {
         for range in before.all.iter().flat_map(|o| o.code.iter()) {
             if self.target.objects.at(range.start).is_none() {
                 self.registry.forget(&mut self.target, range.clone());
-                self.hooks.retain(|(address, _), _| !range.contains(address));
+                self.guards.forget(range);
                 for state in &mut self.states {
                     if let State::Placed(handle) = state
                         && range.contains(&handle.address)
@@ -312,8 +293,8 @@ impl Member {
         }
         // Guards go last: they protect the probes.
         let events = self.registry.unregister(&mut self.target, &handles);
-        let hooks: Vec<Handle> = core::mem::take(&mut self.hooks).into_values().collect();
-        events.and_then(|()| self.registry.unregister(&mut self.target, &hooks)).map_err(HostError::Probe)
+        let guards = self.guards.take();
+        events.and_then(|()| self.registry.unregister(&mut self.target, &guards)).map_err(HostError::Probe)
     }
 }
 

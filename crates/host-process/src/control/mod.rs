@@ -15,14 +15,18 @@ mod drain;
 mod error;
 mod families;
 mod follow;
+mod guards;
 mod hooks;
 mod image;
 mod inject;
 mod launch;
+#[cfg(feature = "local")]
+pub mod local;
 mod mail;
 mod maps;
 mod member;
 mod memory;
+pub mod modules;
 mod objects;
 mod process;
 mod ptrace;

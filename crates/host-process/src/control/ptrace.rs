@@ -117,6 +117,25 @@ pub(crate) fn wait_for(tid: pid_t, limit: Duration) -> Result<Stop> {
     wait_status(tid, Some(Instant::now() + limit))
 }
 
+/// The next stop of a traced thread, if it stops before `until`.
+pub(crate) fn wait_until(tid: pid_t, until: Instant) -> Result<Option<Stop>> {
+    loop {
+        match wait_status(tid, Some(Instant::now())) {
+            Err(HostError::Unexpected { .. }) if Instant::now() < until => {}
+            Err(HostError::Unexpected { .. }) => return Ok(None),
+            stop => return stop.map(Some),
+        }
+    }
+}
+
+/// `si_code` of the signal that is about to be delivered: above 0 when the thread has raised it itself.
+pub(crate) fn signal_code(tid: pid_t) -> Result<c_int> {
+    // SAFETY: the structure is integers only.
+    let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
+    request("PTRACE_GETSIGINFO", libc::PTRACE_GETSIGINFO, tid, 0, (&raw mut info) as usize)?;
+    Ok(info.si_code)
+}
+
 fn wait_status(tid: pid_t, until: Option<Instant>) -> Result<Stop> {
     let mut status = 0;
     let flags = libc::__WALL | if until.is_some() { libc::WNOHANG } else { 0 };

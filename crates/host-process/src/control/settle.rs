@@ -11,7 +11,7 @@ use super::Result;
 use super::process;
 use super::stop::{Held, Remote};
 use super::target::Target;
-use crate::abi::{Home, blocked_thread, blocked_window};
+use crate::abi::{GUARDED, Home, blocked_thread, window};
 use core::mem::offset_of;
 use sync::WINDOW;
 
@@ -26,7 +26,7 @@ pub(crate) type Changed = (u64, [u64; 4]);
 /// Notes that thread `tid` believes to block `SIGTRAP`.
 pub(crate) fn note_blocked(target: &Target, tid: i32) -> Result<()> {
     let tid = tid.cast_unsigned();
-    for index in blocked_window(u64::from(tid)) {
+    for index in window(u64::from(tid)) {
         let at = target.home(offset_of!(Home, blocked)) + 8 * index as u64;
         let word = target.memory().word(at)?;
         if word == 0 || blocked_thread(word) == u64::from(tid) {
@@ -39,7 +39,7 @@ pub(crate) fn note_blocked(target: &Target, tid: i32) -> Result<()> {
 /// Whether thread `tid` believes to block `SIGTRAP`.
 pub(crate) fn believes_blocked(target: &Target, tid: i32) -> Result<bool> {
     let tid = u64::from(tid.cast_unsigned());
-    let window = blocked_window(tid).start;
+    let window = window(tid).start;
     let mut bytes = [0; 8 * WINDOW];
     target.memory().read(target.home(offset_of!(Home, blocked)) + 8 * window as u64, &mut bytes)?;
     let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
@@ -96,6 +96,20 @@ pub(crate) fn restore_handlers(
         now[3] |= TRAP;
         if now == action {
             set_action(remote, target, scratch, signal, action)?;
+        }
+    }
+    Ok(())
+}
+
+/// The actions that the program believes it has become the kernel's, where ours stood for them.
+pub(crate) fn restore_actions(remote: &mut dyn Remote, target: &Target, scratch: u64) -> Result<()> {
+    let entry = target.memory().word(target.home(offset_of!(Home, fault_entry)))?;
+    for (signal, index) in GUARDED.into_iter().zip(0u64..) {
+        remote.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, scratch, 8, 0, 0])?;
+        // What a fault has instead of ours is what the program ignores.
+        if signal == libc::SIGTRAP as u64 || read_action(target, scratch)?[0] == entry {
+            let believed = target.home(offset_of!(Home, app_actions)) + index * ACTION_BYTES;
+            remote.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, believed, 0, 8, 0, 0])?;
         }
     }
     Ok(())

@@ -22,10 +22,13 @@ use super::{HostError, Result, process};
 use crate::abi::{HeldThread, Home};
 use core::mem::offset_of;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A set of all signals but `SIGTRAP`.
 const ALL_BUT_SIGTRAP: u64 = !(1 << (libc::SIGTRAP - 1));
+/// The signals of faults.
+const FAULTS: u64 =
+    1 << (libc::SIGSEGV - 1) | 1 << (libc::SIGBUS - 1) | 1 << (libc::SIGFPE - 1) | 1 << (libc::SIGILL - 1);
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 /// How long a thread may take to stop: one in an uninterruptible sleep does not.
@@ -44,9 +47,22 @@ const NOT_RESTARTED: [i64; 6] = [
 ];
 
 /// Whoever can make system calls in the target.
-pub(crate) trait Remote {
+pub(crate) trait Remote: Send {
     /// Makes a system call; its result, or the error.
     fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64>;
+    /// The held thread that does it, if it is one: it can run a module's functions too.
+    fn held(&mut self) -> Option<&mut Held> {
+        None
+    }
+}
+
+/// A thread of the target that does things for us: one that is held, or our own where the target is our own process.
+pub(crate) trait Servant: Remote {
+    /// From now on the agent can give the thread back to what it was doing: at any breakpoint in the agent.
+    fn keep(&mut self, home: u64) -> Result<()>;
+    /// Lets the thread run a function that ends in a breakpoint: `argument` is its first, `sp` a stack for it; its
+    /// result.
+    fn run(&mut self, function: u64, argument: u64, sp: u64) -> Result<u64>;
 }
 
 /// Every processor that runs the target sees what was written to its text.
@@ -192,16 +208,6 @@ impl Held {
         self.mask |= !ALL_BUT_SIGTRAP;
     }
 
-    /// Lets the thread run a function that ends in a breakpoint: `rdi` is `argument`, the stack `sp`; its `rax`.
-    pub(crate) fn run(&mut self, function: u64, argument: u64, sp: u64) -> Result<u64> {
-        self.prepare()?;
-        let mut regs = self.saved;
-        (regs.rip, regs.rdi, regs.rsp, regs.rax, regs.orig_rax) = (function, argument, sp, 0, u64::MAX);
-        ptrace::set_registers(self.tid, &regs)?;
-        ptrace::cont(self.tid, 0)?;
-        self.until_trap(ptrace::cont).map(|r| r.rax)
-    }
-
     fn until_trap(&self, again: fn(i32, i32) -> Result<()>) -> Result<Registers> {
         loop {
             match ptrace::wait(self.tid)? {
@@ -250,7 +256,63 @@ impl Drop for Held {
     }
 }
 
+/// Why a thread stands that runs a module's function.
+#[derive(Debug)]
+pub(crate) enum Pause {
+    /// It has executed a breakpoint.
+    Trap(Registers),
+    /// It has raised this signal, at these registers.
+    Fault(i32, Registers),
+    /// It ran for too long.
+    Late,
+}
+
+/// Functions of modules: they stop and go on.
+impl Held {
+    /// Makes the thread begin at `function` when it goes on. It runs with the signals of faults unmasked: the kernel
+    /// would end the program otherwise, or forget its handlers.
+    pub(crate) fn begin(&mut self, function: u64, argument: u64, sp: u64) -> Result<()> {
+        self.prepare()?;
+        ptrace::set_signal_mask(self.tid, ALL_BUT_SIGTRAP & !FAULTS)?;
+        let mut regs = self.saved;
+        (regs.rip, regs.rdi, regs.rsp, regs.rax, regs.orig_rax) = (function, argument, sp, 0, u64::MAX);
+        ptrace::set_registers(self.tid, &regs)
+    }
+
+    /// Sets the registers that the thread goes on with.
+    pub(crate) fn set_registers(&mut self, regs: &Registers) -> Result<()> {
+        ptrace::set_registers(self.tid, regs)
+    }
+
+    /// Lets it go on, with a signal delivered if that is not 0, until it stands again.
+    pub(crate) fn go(&mut self, signal: i32, until: Instant) -> Result<Pause> {
+        ptrace::cont(self.tid, signal)?;
+        loop {
+            match ptrace::wait_until(self.tid, until)? {
+                None => {
+                    ptrace::interrupt(self.tid)?;
+                    ptrace::wait_for(self.tid, PATIENCE)?;
+                    return Ok(Pause::Late);
+                }
+                Some(Stop::Signal(libc::SIGTRAP)) => return ptrace::registers(self.tid).map(Pause::Trap),
+                Some(Stop::Signal(signal)) if ptrace::signal_code(self.tid)? > 0 => {
+                    return Ok(Pause::Fault(signal, ptrace::registers(self.tid)?));
+                }
+                // Sent by somebody: it gets it when it is given back.
+                Some(Stop::Signal(signal)) => self.deliver = signal,
+                Some(Stop::Ended(_)) => return Err(HostError::Gone { pid: self.pid }),
+                Some(Stop::Event(..) | Stop::Syscall) => {}
+            }
+            ptrace::cont(self.tid, 0)?;
+        }
+    }
+}
+
 impl Remote for Held {
+    fn held(&mut self) -> Option<&mut Held> {
+        Some(self)
+    }
+
     fn call(&mut self, what: &'static str, number: i64, args: [u64; 6]) -> Result<u64> {
         self.prepare()?;
         let mut regs = self.saved;
@@ -277,6 +339,21 @@ impl Remote for Held {
             return Err(HostError::Unexpected { pid: self.pid, what });
         }
         checked(self.pid, what, after.rax)
+    }
+}
+
+impl Servant for Held {
+    fn keep(&mut self, home: u64) -> Result<()> {
+        Self::keep(self, home)
+    }
+
+    fn run(&mut self, function: u64, argument: u64, sp: u64) -> Result<u64> {
+        self.prepare()?;
+        let mut regs = self.saved;
+        (regs.rip, regs.rdi, regs.rsp, regs.rax, regs.orig_rax) = (function, argument, sp, 0, u64::MAX);
+        ptrace::set_registers(self.tid, &regs)?;
+        ptrace::cont(self.tid, 0)?;
+        self.until_trap(ptrace::cont).map(|r| r.rax)
     }
 }
 

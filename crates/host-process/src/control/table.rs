@@ -4,8 +4,8 @@ use super::Result;
 use super::target::Target;
 use crate::abi::{BUCKETS, Home};
 use core::mem::offset_of;
-use hit::{Kind, Probe, Site};
-use kprobes::{ProbeData, SiteData};
+use hit::{Handlers, Kind, Probe, Site};
+use kprobes::{HandlerData, ProbeData, SiteData};
 use sync::{Bucket, Table};
 
 /// Writes integers at the offsets of a `repr(C)` structure.
@@ -44,18 +44,36 @@ pub(crate) fn site_bytes(site: &SiteData) -> Vec<u8> {
         .0
 }
 
+/// [`hit::Marks`]: words only.
+pub(crate) fn marks_bytes(site: &SiteData) -> Vec<u8> {
+    site.marks.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
 pub(crate) fn probe_bytes(probe: &ProbeData) -> Vec<u8> {
     Fields::of::<Probe>()
-        .half(offset_of!(Probe, state), Probe::REGISTERED)
+        .half(offset_of!(Probe, state), probe.state())
         .half(offset_of!(Probe, kind), probe.kind.code())
         .half(offset_of!(Probe, id), probe.id)
         .half(offset_of!(Probe, next), probe.next)
         .half(offset_of!(Probe, code), probe.code.0)
         .half(offset_of!(Probe, code_length), probe.code.1)
-        .half(offset_of!(Probe, flags), if probe.record { Probe::RECORD } else { 0 })
+        .half(offset_of!(Probe, flags), probe.flags())
         .half(offset_of!(Probe, bit), probe.bit)
         .half(offset_of!(Probe, maxactive), probe.maxactive)
         .word(offset_of!(Probe, data), probe.data)
+        .put(offset_of!(Probe, handlers), &handler_bytes(&probe.handlers))
+        .0
+}
+
+fn handler_bytes(handlers: &HandlerData) -> Vec<u8> {
+    Fields::of::<Handlers>()
+        .word(offset_of!(Handlers, before), handlers.before)
+        .word(offset_of!(Handlers, after), handlers.after)
+        .word(offset_of!(Handlers, fault), handlers.fault)
+        .word(offset_of!(Handlers, user), handlers.user)
+        .word(offset_of!(Handlers, area), handlers.area)
+        .half(offset_of!(Handlers, entry_bytes), handlers.entry_bytes)
+        .half(offset_of!(Handlers, owner), handlers.owner)
         .0
 }
 
@@ -77,13 +95,15 @@ pub(crate) struct StoredProbe {
     pub(crate) id: u32,
     pub(crate) data: u64,
     pub(crate) registered: bool,
+    /// A module's number + 1, or 0.
+    pub(crate) owner: u32,
 }
 
-fn half_at(bytes: &[u8], offset: usize) -> u32 {
+pub(crate) fn half_at(bytes: &[u8], offset: usize) -> u32 {
     bytes.get(offset..offset + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-fn word_at(bytes: &[u8], offset: usize) -> u64 {
+pub(crate) fn word_at(bytes: &[u8], offset: usize) -> u64 {
     bytes.get(offset..offset + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
@@ -128,7 +148,8 @@ pub(crate) fn probes(target: &Target) -> Result<Vec<StoredProbe>> {
         bit: half_at(b, offset_of!(Probe, bit)),
         id: half_at(b, offset_of!(Probe, id)),
         data: word_at(b, offset_of!(Probe, data)),
-        registered: half_at(b, offset_of!(Probe, state)) == Probe::REGISTERED,
+        registered: half_at(b, offset_of!(Probe, state)) != 0,
+        owner: half_at(b, offset_of!(Probe, handlers) + offset_of!(Handlers, owner)),
     };
     Ok(bytes.chunks_exact(size_of::<Probe>()).map(read).collect())
 }

@@ -9,7 +9,7 @@ use super::stop::{Held, Remote, synchronize};
 use super::{HostError, Result};
 use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
-use hit::{Probe, Site};
+use hit::{Marks, Probe, Site};
 use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ impl Target {
     }
 
     /// Lets whoever can make system calls in the target make some.
-    fn with_remote<T>(&mut self, f: impl FnOnce(&mut dyn Remote) -> Result<T>) -> Result<T> {
+    pub(crate) fn with_remote<T>(&mut self, f: impl FnOnce(&mut dyn Remote) -> Result<T>) -> Result<T> {
         if let Some(remote) = self.remote.as_mut() {
             return f(remote.as_mut());
         }
@@ -99,6 +99,19 @@ impl Target {
 
     pub(crate) fn set_home_half(&self, offset: usize, value: u32) -> Result<()> {
         self.memory.write(self.home(offset), &value.to_le_bytes())
+    }
+
+    /// The thread that is held for us at the moment.
+    pub(crate) fn held(&mut self) -> Result<&mut Held> {
+        let pid = self.pid;
+        let none = || HostError::Unexpected { pid, what: "no thread is held".into() };
+        self.remote.as_mut().and_then(|remote| remote.held()).ok_or_else(none)
+    }
+
+    /// No fetch program is in use: their places are used again.
+    pub(crate) fn forget_programs(&mut self) -> Result<()> {
+        self.programs_used = 0;
+        self.set_home_half(offset_of!(Home, programs_used), 0)
     }
 
     /// Every processor that runs the target sees what was written to its text.
@@ -207,6 +220,10 @@ impl kprobes::Host for Target {
         returns::scheme(&self.objects, &function)
     }
 
+    fn publishes_slots(&self) -> bool {
+        true
+    }
+
     fn slot(&mut self, address: u64) -> core::result::Result<u64, Error> {
         const REACH: u64 = 1 << 30;
         let fits = |&(base, size, used): &(u64, u64, u64)| used + SLOT_BYTES <= size && base.abs_diff(address) < REACH;
@@ -242,7 +259,9 @@ impl kprobes::Host for Target {
 
     fn store_site(&mut self, index: u32, site: &SiteData) -> core::result::Result<(), Error> {
         let at = self.place::<Site>(offset_of!(Home, sites), index, "sites", SITES)?;
+        let marks = self.place::<Marks>(offset_of!(Home, marks), index, "sites", SITES)?;
         self.store(at, &super::table::site_bytes(site))?;
+        self.store(marks, &super::table::marks_bytes(site))?;
         self.set_home_half(offset_of!(Home, sites_used), index + 1).map_err(failed)
     }
 
@@ -261,9 +280,9 @@ impl kprobes::Host for Target {
         self.set_home_half(offset_of!(Home, probes_used), used.max(index + 1)).map_err(failed)
     }
 
-    fn retire_probe(&mut self, index: u32) -> core::result::Result<(), Error> {
+    fn set_state(&mut self, index: u32, state: u32) -> core::result::Result<(), Error> {
         let at = self.place::<Probe>(offset_of!(Home, probes), index, "probes", PROBES)?;
-        self.store(at + offset_of!(Probe, state) as u64, &[0; 4])
+        self.store(at + offset_of!(Probe, state) as u64, &state.to_le_bytes())
     }
 
     fn set_first(&mut self, site: u32, first: u32) -> core::result::Result<(), Error> {

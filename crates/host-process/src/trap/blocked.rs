@@ -4,8 +4,8 @@
 //! find what it has put there, and a `SIGTRAP` that somebody sends meanwhile must wait. A thread's entry is its id, in
 //! any word of the window that the id selects; the top bit says that a signal waits.
 
-use super::{Memory, SIGTRAP, SIGTRAP_BIT};
-use crate::abi::{blocked_thread, blocked_window};
+use super::{Memory, SIGTRAP, SIGTRAP_BIT, signals};
+use crate::abi::{self, blocked_thread};
 use cpu::{nr, syscall};
 use sync::primitive::{AtomicU64, Ordering};
 
@@ -17,10 +17,9 @@ const MARKS: u64 = WAITING | WAITING_FOR_ANY;
 /// `si_code` of `kill(2)`.
 const SI_USER: i32 = 0;
 const ESRCH: i64 = -3;
-const SIG_BLOCK: u64 = 0;
 
 fn window(memory: Memory, tid: u64) -> &'static [AtomicU64] {
-    memory.home.blocked.get(blocked_window(tid)).unwrap_or_default()
+    memory.home.blocked.get(abi::window(tid)).unwrap_or_default()
 }
 
 fn entry(memory: Memory, tid: u64) -> Option<&'static AtomicU64> {
@@ -48,11 +47,9 @@ pub(crate) fn set(memory: Memory, tid: u64, blocked: bool) {
 
 /// Sends the running thread a `SIGTRAP` that arrives when the handler has returned: blocked until then.
 fn send_after_us(tid: u64, marks: u64) {
-    let set = SIGTRAP_BIT;
-    // SAFETY: the set is a word on this stack; the other call has no memory argument. The mask of this handler ends
-    // with it.
+    signals::block(SIGTRAP_BIT);
+    // SAFETY: these calls have no memory argument.
     unsafe {
-        syscall(nr::RT_SIGPROCMASK, [SIG_BLOCK, (&raw const set) as u64, 0, 8, 0, 0]);
         if marks & WAITING != 0 {
             syscall(nr::TGKILL, [own_pid(), tid, SIGTRAP, 0, 0, 0]);
         }

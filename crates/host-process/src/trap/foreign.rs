@@ -1,22 +1,14 @@
 //! A trap that is not ours goes on to the program, as if we were not there.
 //!
 //! The last member of the notifier chain is the action that the program believes it has for `SIGTRAP`: the guard keeps
-//! it in [`Home::app_trap`](crate::abi::Home::app_trap).
+//! it in [`Home::app_actions`](crate::abi::Home::app_actions).
 
-use super::start::{SigAction, default_action, sigaction};
-use super::{Memory, SIGTRAP, blocked};
+use super::signals::{SA_NODEFER, SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, set_mask};
+use super::{Memory, SIGTRAP, actions, blocked};
 use cpu::{SignalFrame, nr, syscall};
-use sync::primitive::Ordering;
 
-const SIG_DFL: u64 = 0;
-const SIG_IGN: u64 = 1;
-const SA_RESETHAND: u64 = 0x8000_0000;
-const SA_NODEFER: u64 = 0x4000_0000;
 /// `si_code` of a breakpoint instruction (`SI_KERNEL`): the saved rip is behind it.
 const SI_KERNEL: i32 = 0x80;
-const SIG_SETMASK: u64 = 2;
-/// `si_code` values above 0 are the kernel's: a real exception, which cannot be ignored (`force_sig`).
-const SENT_BY_KERNEL: i32 = 0;
 
 /// An `SA_SIGINFO` handler. One without takes the first argument only, which the calling convention allows.
 type Handler = extern "C" fn(i32, *const i32, *mut u8);
@@ -29,19 +21,19 @@ pub(crate) fn deliver(
     context: *mut u8,
     frame: &mut SignalFrame,
 ) {
-    memory.home.foreign.fetch_add(1, Ordering::Relaxed);
+    memory.home.foreign.fetch_add(1, sync::primitive::Ordering::Relaxed);
     // SAFETY: `gettid` has no argument and no effect.
     let tid = unsafe { syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
     if code <= SENT_BY_KERNEL && blocked::holds_back(memory, tid, frame.mask(), code) {
         return;
     }
-    let action: SigAction = [0, 1, 2, 3].map(|i: usize| memory.home.app_trap[i].load(Ordering::Relaxed));
+    let action = actions::believed(memory, SIGTRAP);
     match action[0] {
         SIG_IGN if code <= SENT_BY_KERNEL => {}
         SIG_DFL | SIG_IGN => die(code, frame),
         address => {
             if action[1] & SA_RESETHAND != 0 {
-                memory.home.app_trap[0].store(SIG_DFL, Ordering::Relaxed);
+                actions::believe(memory, SIGTRAP, &[SIG_DFL, action[1], action[2], action[3]]);
             }
             // SAFETY: the program gave this address to the kernel as its handler for this very signal: the kernel would
             // call it with the same three arguments.
@@ -64,7 +56,7 @@ pub(crate) fn deliver(
 
 /// The default action: the process ends by `SIGTRAP`, at the trap's own address.
 fn die(code: i32, frame: &mut SignalFrame) {
-    sigaction(SIGTRAP, Some(&default_action()), None);
+    actions::give_up(SIGTRAP);
     let mut regs = frame.registers();
     if code > SENT_BY_KERNEL {
         // Run the breakpoint again, with nobody to handle it.
@@ -76,13 +68,4 @@ fn die(code: i32, frame: &mut SignalFrame) {
         let (pid, tid) = (syscall(nr::GETPID, [0; 6]), syscall(nr::GETTID, [0; 6]));
         syscall(nr::TGKILL, [pid.cast_unsigned(), tid.cast_unsigned(), SIGTRAP, 0, 0, 0]);
     }
-}
-
-/// Installs a signal mask for a while; returns the one before.
-fn set_mask(mask: u64) -> u64 {
-    let mut before = 0u64;
-    let (new, old) = ((&raw const mask) as u64, (&raw mut before) as u64);
-    // SAFETY: both pointers are to words on this stack.
-    unsafe { syscall(nr::RT_SIGPROCMASK, [SIG_SETMASK, new, old, 8, 0, 0]) };
-    before
 }

@@ -5,7 +5,7 @@
 //! identity and, if the trace follows children, a bank of its own; otherwise its hits are stepped over, uncounted.
 //! A `vfork` child shares its parent's memory, page and bank included, and counts as its parent.
 
-use super::{Memory, debuggee, mailbox};
+use super::{Memory, debuggee, mailbox, modules};
 use crate::abi::{Bank, FLAG_FOLLOW, NO_BANK, Shared};
 use cpu::{nr, syscall};
 use sync::primitive::Ordering;
@@ -37,7 +37,13 @@ fn adopt(memory: Memory) {
     memory.home.active.iter().for_each(|w| w.store(0, Ordering::Relaxed));
     super::host::returns(memory.home).adopt();
     let identity = memory.identity();
-    let (bank, pid) = if is_followed(memory) { claim_own(memory) } else { (NO_BANK, UNCOUNTED) };
+    let (bank, pid) = if is_followed(memory) {
+        claim_own(memory)
+    } else if modules::are_here(memory.home) {
+        (NO_BANK, own_pid())
+    } else {
+        (NO_BANK, UNCOUNTED)
+    };
     identity.bank.store(bank, Ordering::Relaxed);
     identity.pid.store(pid, Ordering::Release);
 }
@@ -48,14 +54,19 @@ fn is_followed(memory: Memory) -> bool {
 }
 
 /// A bank for this process, and its id.
+fn claim_own(memory: Memory) -> (u64, u64) {
+    let pid = own_pid();
+    (claim(memory, pid).unwrap_or(NO_BANK), pid)
+}
+
+/// The id of the process whose memory this is.
 ///
 /// It may be a `vfork` child of a process that has not hit a probe itself: the memory, and with it the identity, is its
 /// parent's.
-fn claim_own(memory: Memory) -> (u64, u64) {
+fn own_pid() -> u64 {
     let call = if debuggee::shares_memory_with_parent() { nr::GETPPID } else { nr::GETPID };
     // SAFETY: neither call has an argument.
-    let pid = unsafe { syscall(call, [0; 6]) }.cast_unsigned();
-    (claim(memory, pid).unwrap_or(NO_BANK), pid)
+    unsafe { syscall(call, [0; 6]) }.cast_unsigned()
 }
 
 /// Takes a free bank for `pid`; its index + 1.

@@ -1,12 +1,13 @@
-//! The guard of `SIGTRAP`: no system call of the program may take it from us.
+//! The guard of `SIGTRAP` and of the signals of faults: no system call of the program may take them from us.
 //!
 //! A breakpoint kills a process that blocks, ignores or takes over `SIGTRAP`, and many do: Go's runtime, `bash`, every
 //! `posix_spawn`, a thread that is created with all signals masked. So breakpoints stand on the `syscall` instructions
-//! of those calls, and what they would do to `SIGTRAP` is kept in a table instead ([`Home::app_trap`]), where the
+//! of those calls, and what they would do to `SIGTRAP` is kept in a table instead ([`Home::app_actions`]), where the
 //! program finds it again when it asks.
 //!
-//! * `rt_sigaction(SIGTRAP)`: answered from the table. For another signal, whose handler would mask `SIGTRAP`: made
-//!   with a mask that does not.
+//! * `rt_sigaction(SIGTRAP)`: answered from the table. For the signal of a fault: kept there, and something that stands
+//!   for it given to the kernel ([`actions`]). For another signal, whose handler would mask `SIGTRAP`: made with a mask
+//!   that does not.
 //! * `rt_sigprocmask`: carried out on the mask that the kernel restores when our handler returns; what the thread
 //!   believes of `SIGTRAP` is kept beside ([`blocked`]).
 //! * `rt_sigsuspend`, `ppoll`, `pselect6`, `epoll_pwait`, `epoll_pwait2`: wait under a mask of their own, and other
@@ -16,12 +17,13 @@
 //! * `ptrace(PTRACE_TRACEME)`: the program is a debugger ([`debuggee`]).
 //! * `exit`: the thread's return probes are accounted for. `execve`, `execveat`: the tool is told, if it follows.
 //!
-//! [`Home::app_trap`]: crate::abi::Home::app_trap
+//! [`Home::app_actions`]: crate::abi::Home::app_actions
 
+use super::actions::{self, UNBLOCKABLE};
 use super::host::TrapHost;
 use super::memory::{read, read_word, write};
-use super::start::{SigAction, sigaction};
-use super::{SIGTRAP, SIGTRAP_BIT, blocked, debuggee, mailbox};
+use super::signals::{SigAction, sigaction};
+use super::{SIGTRAP, SIGTRAP_BIT, blocked, debuggee, mailbox, modules};
 use crate::abi::{Detour, FLAG_FOLLOW, event};
 use cpu::nr;
 use hit::Next;
@@ -30,8 +32,6 @@ use sync::primitive::Ordering;
 
 const EFAULT: i64 = -14;
 const EINVAL: i64 = -22;
-/// `SIGKILL` and `SIGSTOP` cannot be blocked.
-const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 /// Length of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 /// `sizeof(kernel_sigset_t)`.
@@ -147,6 +147,7 @@ pub(crate) fn resume(memory: super::Memory, regs: &mut Regs) -> bool {
 /// The process is about to forbid itself system calls, ours among them: the tool takes the probes out first.
 fn sandbox(host: &TrapHost<'_>) -> Next {
     mailbox::tell(host.memory, host.tid(), event::SANDBOX, [0; 2]);
+    modules::before_sandbox(host.memory);
     Next::Step
 }
 
@@ -188,6 +189,9 @@ fn action(host: &TrapHost<'_>, signal: u64, new: u64, old: u64) -> Option<i64> {
     if signal == SIGTRAP {
         return Some(virtual_action(host, new, old));
     }
+    if actions::is_fault(signal) {
+        return Some(fault_action(host, signal, new, old));
+    }
     if signal == 0 || signal > SIGNALS {
         return None;
     }
@@ -217,22 +221,28 @@ fn action(host: &TrapHost<'_>, signal: u64, new: u64, old: u64) -> Option<i64> {
 
 /// `rt_sigaction(SIGTRAP)`, answered from the table.
 fn virtual_action(host: &TrapHost<'_>, new: u64, old: u64) -> i64 {
-    let kept = &host.memory.home.app_trap;
-    let before: SigAction = [0, 1, 2, 3].map(|i: usize| kept[i].load(Ordering::Relaxed));
+    let before = actions::believed(host.memory, SIGTRAP);
     if new != 0 {
-        let Some(mut wanted) = read_action(host.tid(), new) else { return EFAULT };
-        wanted[3] &= !UNBLOCKABLE;
+        let Some(wanted) = read_action(host.tid(), new) else { return EFAULT };
         // A vfork child changes its own disposition, not its parent's, though the memory is the same.
         if host.is_own_process() {
-            for (word, value) in kept.iter().zip(wanted) {
-                word.store(value, Ordering::Relaxed);
-            }
+            actions::believe(host.memory, SIGTRAP, &actions::normal(&wanted));
         }
     }
     if old != 0 && !write_action(host.tid(), old, &before) {
         return EFAULT;
     }
     0
+}
+
+/// `rt_sigaction` for the signal of a fault.
+fn fault_action(host: &TrapHost<'_>, signal: u64, new: u64, old: u64) -> i64 {
+    let wanted = if new == 0 { None } else { read_action(host.tid(), new) };
+    if new != 0 && wanted.is_none() {
+        return EFAULT;
+    }
+    let before = actions::change(host, signal, wanted.as_ref());
+    if old != 0 && !write_action(host.tid(), old, &before) { EFAULT } else { 0 }
 }
 
 /// `rt_sigprocmask` on the mask that the kernel restores after us, and on what the thread believes of `SIGTRAP`.

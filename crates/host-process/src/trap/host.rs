@@ -1,18 +1,34 @@
 //! The hit path's host: what it needs, from the memory that the tool prepared.
 
 use super::memory::{self, read, read_word};
-use super::{Memory, debuggee, fork, guard, mailbox, record, unwind};
+use super::{FAULT_BITS, Memory, SIGTRAP_BIT, debuggee, fork, guard, mailbox, modules, record, signals, unwind};
 use crate::abi::{Home, PAYLOAD_BYTES, STUB_BYTES, action, event};
+use arch::x86::Space;
+use arch::x86::handlers::{self, Around, Running};
 use core::cell::{Cell, RefCell};
 use cpu::SignalFrame;
 use hit::returns::Returns;
-use hit::{Cause, Counters, Host, Next, Probe, Site};
-use isa::x86::{BREAKPOINT, Regs};
+use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Watch};
+use isa::x86::{BREAKPOINT, Op, Privilege, Regs};
 use sync::primitive::{AtomicU64, Ordering};
 use sync::{ActiveSet, Table};
 
 /// The instruction set.
-pub type X86 = arch::x86::X86<arch::x86::User>;
+pub type X86 = arch::x86::X86<Own>;
+
+/// The program's own memory. Operations that touch it are executed here only where post-handlers are to follow; the
+/// processor does it better, because a fault is its own then.
+#[derive(Clone, Copy, Debug)]
+pub struct Own;
+
+impl Space for Own {
+    const PRIVILEGE: Privilege = Privilege::User;
+    const MEMORY: bool = false;
+
+    fn execute(op: &Op, regs: &mut Regs) -> bool {
+        op.execute(regs, &mut memory::Careful).is_ok()
+    }
+}
 
 /// One trap in one thread.
 #[derive(Debug)]
@@ -23,11 +39,19 @@ pub struct TrapHost<'f> {
     /// The thread's place among those that are in a handler, once it has one.
     place: Cell<Option<&'static AtomicU64>>,
     frame: RefCell<&'f mut SignalFrame>,
+    /// A fault's signal may be masked now.
+    masks_faults: bool,
 }
 
 impl<'f> TrapHost<'f> {
     pub(crate) fn new(memory: Memory, frame: &'f mut SignalFrame) -> Self {
-        Self { memory, tid: Cell::new(0), place: Cell::new(None), frame: RefCell::new(frame) }
+        let masks_faults = frame.mask() & FAULT_BITS != 0;
+        Self { memory, tid: Cell::new(0), place: Cell::new(None), frame: RefCell::new(frame), masks_faults }
+    }
+
+    /// In the handler of a fault, which runs under the program's mask for it.
+    pub(crate) fn in_fault(memory: Memory, frame: &'f mut SignalFrame) -> Self {
+        Self { masks_faults: true, ..Self::new(memory, frame) }
     }
 
     /// The running thread's id.
@@ -44,14 +68,33 @@ impl<'f> TrapHost<'f> {
         let home = self.memory.home;
         // Taken while it is lent, so that `f` cannot borrow it again.
         let place = self.place.take()?;
-        let index = (core::ptr::from_ref(place) as usize).checked_sub(home.active.as_ptr() as usize)? / 8;
-        let room = home.payloads.get(index)?;
+        let room = home.payloads.get(self.index(place)?)?;
         // SAFETY: `room` is memory of the mapping that `Memory` promises to stay. A thread has a place alone, from
         // `enter` until it leaves; only the holder of a place uses the room with its index, and `place` is empty while
         // it does.
         let result = f(unsafe { &mut *room.get() });
         self.place.set(Some(place));
         Some(result)
+    }
+
+    /// Runs `f`, which calls a probe's handler: of all signals only breakpoints' and faults' are delivered meanwhile. A
+    /// fault whose signal is masked would end the process.
+    pub(crate) fn calling<R>(&self, f: impl FnOnce() -> R) -> R {
+        let before = self.masks_faults.then(|| signals::set_mask(!(SIGTRAP_BIT | FAULT_BITS)));
+        let result = f();
+        before.map(signals::set_mask);
+        result
+    }
+
+    /// Which place this is among those of threads in handlers.
+    fn index(&self, place: &AtomicU64) -> Option<usize> {
+        Some((core::ptr::from_ref(place) as usize).checked_sub(self.memory.home.active.as_ptr() as usize)? / 8)
+    }
+
+    pub(crate) fn set_registers(&self, regs: &Regs) {
+        if let Ok(mut frame) = self.frame.try_borrow_mut() {
+            frame.set_registers(regs);
+        }
     }
 
     pub(crate) fn mask(&self) -> u64 {
@@ -85,8 +128,59 @@ pub(crate) fn returns(home: &Home) -> Returns<'_> {
     Returns { pool: &home.pool, instances: &home.instances, stubs, stride: STUB_BYTES / home.instances.len() as u64 }
 }
 
+// SAFETY: a thread has a place alone, from `enter` until it leaves, and `fault` finds it there again. The tool stores
+// handlers' addresses only from `kprobes::Spec`, which takes them from `Handler`s or, by an unsafe promise, from a module's
+// code that it has mapped; areas and code stay until a grace period after the probe is over.
+unsafe impl Around for TrapHost<'_> {
+    fn running(&self) -> Option<&Running> {
+        self.memory.home.running.get(self.index(self.place.get()?)?)
+    }
+
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        read(self.tid(), address, out)
+    }
+
+    fn vectors(&self) -> Option<[[u64; 2]; 8]> {
+        self.frame.try_borrow().ok()?.vectors()
+    }
+
+    fn is_silenced(&self, probe: &Probe) -> bool {
+        !modules::admits(self, probe)
+    }
+
+    fn broken(&self, probe: &Probe) {
+        // Handlers pass it over from now on.
+        probe.state.store(0, Ordering::Release);
+        modules::broken(self, probe);
+    }
+}
+
 impl Host for TrapHost<'_> {
     type Isa = X86;
+
+    fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
+        self.calling(|| handlers::handle(self, probe, regs))
+    }
+
+    fn followed(&self, probe: &Probe, regs: &mut Regs) {
+        self.calling(|| handlers::followed(self, probe, regs));
+    }
+
+    fn faulted(&self, probe: &Probe, regs: &mut Regs, trap: u64) -> bool {
+        self.calling(|| handlers::faulted(self, probe, regs, trap))
+    }
+
+    fn entered(&self, probe: &Probe, id: u32, regs: &mut Regs) -> Watch {
+        self.calling(|| handlers::entered(self, probe, id, regs))
+    }
+
+    fn returned(&self, probe: &Probe, id: u32, caller: u64, regs: &mut Regs) {
+        self.calling(|| handlers::returned(self, probe, id, caller, regs));
+    }
+
+    fn released(&self, probe: &Probe, id: u32) {
+        handlers::released(probe, id);
+    }
 
     fn find(&self, address: u64) -> Option<u64> {
         Table::new(&self.memory.home.buckets).find(address)
@@ -101,6 +195,9 @@ impl Host for TrapHost<'_> {
     }
 
     fn counters(&self, id: u32) -> Option<&Counters> {
+        if id >= modules::FIRST_ID {
+            return modules::counters(self.memory.home, id);
+        }
         self.memory.bank()?.counters.get(id as usize)
     }
 
@@ -115,7 +212,7 @@ impl Host for TrapHost<'_> {
 
     fn enter(&self) -> Option<&AtomicU64> {
         // A process that does not count makes no system call of ours: it may have forbidden them to itself.
-        self.memory.bank()?;
+        self.memory.is_active().then_some(())?;
         let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
         self.place.set(Some(place));
         Some(place)
@@ -127,6 +224,10 @@ impl Host for TrapHost<'_> {
 
     fn record(&self, probe: &Probe, regs: &Regs, cause: Cause<'_>) -> bool {
         record::write(self, probe, regs, cause)
+    }
+
+    fn marks(&self, index: u64) -> Option<&Marks> {
+        self.memory.home.marks.get(usize::try_from(index).ok()?)
     }
 
     fn internal(&self, probe: &Probe, _: u64, regs: &mut Regs) -> Next {

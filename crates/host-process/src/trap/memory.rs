@@ -8,6 +8,7 @@ use cpu::{nr, syscall};
 const PROCESS_VM_WRITEV: u64 = 311;
 const ARCH_PRCTL: u64 = 158;
 const ARCH_GET_FS: u64 = 0x1003;
+const ARCH_GET_GS: u64 = 0x1004;
 const PAGE: u64 = 4096;
 
 /// `struct iovec`.
@@ -37,12 +38,42 @@ fn transfer(number: u64, tid: u64, local: IoVec, address: u64) -> i64 {
     unsafe { syscall(number, [tid, (&raw const local) as u64, 1, (&raw const remote) as u64, 1, 0]) }
 }
 
+/// The program's memory, for an instruction that is executed in its place.
+pub(crate) struct Careful;
+
+impl isa::Memory for Careful {
+    fn read(&mut self, addr: u64, width: isa::Width) -> Result<u64, isa::Fault> {
+        let mut bytes = [0; 8];
+        let wanted = bytes.get_mut(..width.bytes() as usize).unwrap_or_default();
+        let read = read(super::modules::thread(), addr, wanted);
+        read.then(|| u64::from_le_bytes(bytes)).ok_or(isa::Fault { addr, write: false })
+    }
+
+    fn write(&mut self, addr: u64, width: isa::Width, value: u64) -> Result<(), isa::Fault> {
+        let bytes = value.to_le_bytes();
+        let wanted = bytes.get(..width.bytes() as usize).unwrap_or_default();
+        write(super::modules::thread(), addr, wanted).then_some(()).ok_or(isa::Fault { addr, write: true })
+    }
+
+    fn segment_base(&self, segment: isa::Segment) -> u64 {
+        match segment {
+            isa::Segment::Fs => thread_control_block(),
+            isa::Segment::Gs => base(ARCH_GET_GS),
+        }
+    }
+}
+
 /// The fs base, which points at the running thread's control block (x86-64 ABI of thread-local storage); 0 when it
 /// has none.
 pub(crate) fn thread_control_block() -> u64 {
+    base(ARCH_GET_FS)
+}
+
+/// The base of a segment.
+fn base(which: u64) -> u64 {
     let mut base = 0u64;
-    // SAFETY: `ARCH_GET_FS` writes one word to the address, which is that of a local variable.
-    unsafe { syscall(ARCH_PRCTL, [ARCH_GET_FS, (&raw mut base) as u64, 0, 0, 0, 0]) };
+    // SAFETY: both calls write one word to the address, which is that of a local variable.
+    unsafe { syscall(ARCH_PRCTL, [which, (&raw mut base) as u64, 0, 0, 0, 0]) };
     base
 }
 

@@ -1,8 +1,8 @@
-//! Inside the target: the `SIGTRAP` handler.
+//! Inside the target: the `SIGTRAP` handler, and what stands before the program's handlers of faults.
 //!
 //! # What a handler may do
 //!
-//! The handler runs with all signals but `SIGTRAP` masked, on the thread's alternate signal stack if it has one, and it
+//! The handler runs with all signals but `SIGTRAP` and those of faults masked, on the thread's alternate signal stack if it has one, and it
 //! may have interrupted anything: an allocator, a lock, a signal handler, a program whose thread-local storage does not
 //! exist yet. So nothing here allocates, locks, or calls into the target; memory of the target's is read through the
 //! kernel (`process_vm_readv` on oneself), which fails instead of faulting.
@@ -13,30 +13,39 @@
 //! 2. [`hit::breakpoint`] with a [`TrapHost`]: probes run, internal ones among them (`guard`, `unwind`, `mailbox`).
 //! 3. The registers go back into the signal frame; the kernel restores them at `rt_sigreturn`.
 //!
-//! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: `foreign`.
+//! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: `foreign`. A fault (`SIGSEGV`, `SIGBUS`,
+//! `SIGFPE`, `SIGILL`) passes through `fault` first. What the program believes of all these signals: `actions`.
 
 mod abandoned;
+mod actions;
 mod blocked;
 mod debuggee;
+mod fault;
 mod foreign;
 mod fork;
 mod guard;
 mod host;
 mod mailbox;
 mod memory;
+mod modules;
 mod record;
+pub mod services;
+mod signals;
 mod start;
 mod unwind;
 
 pub use host::{TrapHost, X86};
 pub use start::start;
 
+use crate::abi::signal::{self, bit};
 use crate::abi::{Home, Identity, Shared};
 use sync::primitive::Ordering;
 
 /// `SIGTRAP`, and its bit in a signal set.
-pub(crate) const SIGTRAP: u64 = 5;
-pub(crate) const SIGTRAP_BIT: u64 = 1 << (SIGTRAP - 1);
+pub(crate) const SIGTRAP: u64 = signal::TRAP;
+pub(crate) const SIGTRAP_BIT: u64 = bit(SIGTRAP);
+/// The signals of faults.
+pub(crate) const FAULT_BITS: u64 = bit(signal::SEGV) | bit(signal::BUS) | bit(signal::FPE) | bit(signal::ILL);
 
 /// The memory that the tool prepared.
 ///
@@ -62,6 +71,11 @@ impl Memory {
     pub(crate) fn shared_header(self) -> &'static Shared {
         // SAFETY: by the type's invariant this is a mapped `Shared`, all of it atomics.
         unsafe { &*self.shared() }
+    }
+
+    /// Whether probes do anything in this process: it counts for a trace, or has modules.
+    pub(crate) fn is_active(self) -> bool {
+        self.bank().is_some() || modules::are_here(self.home)
     }
 
     pub(crate) fn bank(self) -> Option<&'static crate::abi::Bank> {

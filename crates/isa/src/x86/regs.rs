@@ -87,6 +87,39 @@ impl Regs {
         self.gpr[gpr::RSP]
     }
 
+    /// At a function's first instruction, its argument with this number, from 1 to 6: integers and pointers as C passes
+    /// them (System V psABI, 3.2.3). 0 for other numbers: those are on the stack.
+    ///
+    /// ```
+    /// let mut regs = isa::x86::Regs::default();
+    /// regs.set(7, 42); // rdi
+    /// assert_eq!(regs.argument(1), 42);
+    /// ```
+    #[must_use]
+    pub const fn argument(&self, number: usize) -> u64 {
+        match number {
+            1 => self.gpr[gpr::RDI],
+            2 => self.gpr[gpr::RSI],
+            3 => self.gpr[gpr::RDX],
+            4 => self.gpr[gpr::RCX],
+            5 => self.gpr[8],
+            6 => self.gpr[9],
+            _ => 0,
+        }
+    }
+
+    /// After a function has returned, what it gave (System V psABI, 3.2.3: an integer or a pointer).
+    ///
+    /// ```
+    /// let mut regs = isa::x86::Regs::default();
+    /// regs.set(0, 7); // rax
+    /// assert_eq!(regs.return_value(), 7);
+    /// ```
+    #[must_use]
+    pub const fn return_value(&self) -> u64 {
+        self.gpr[gpr::RAX]
+    }
+
     /// Whether `condition` holds in these flags.
     #[must_use]
     pub const fn holds(&self, condition: Condition) -> bool {

@@ -9,7 +9,7 @@ use sync::primitive::{AtomicU32, Ordering};
 use sync::{ActiveSet, Table};
 
 /// The instruction set, for both halves.
-pub type X86 = arch::x86::X86<arch::x86::User>;
+pub type X86 = arch::x86::X86<super::Program64>;
 
 /// A call of the host's, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +24,7 @@ pub enum Call {
     StoreSite,
     Publish,
     StoreProbe,
-    RetireProbe,
+    SetState,
     SetFirst,
     SetNext,
     SetArmed,
@@ -204,9 +204,9 @@ impl kprobes::Host for Control<'_> {
         Ok(())
     }
 
-    fn retire_probe(&mut self, index: u32) -> Result<(), Error> {
-        self.enter(Call::RetireProbe)?;
-        set_half(&self.probe(index)?.state, 0);
+    fn set_state(&mut self, index: u32, state: u32) -> Result<(), Error> {
+        self.enter(Call::SetState)?;
+        set_half(&self.probe(index)?.state, state);
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! The machine: memory, table, and one step of a thread.
 
 use super::fetch::{self, Fetch};
+use super::handlers::within;
 use super::interleave::pause;
 use super::runtime::{Runtime, builtin};
 use super::{
     Cpu, DATA, DATA_BYTES, EXIT, End, FunctionInfo, Memory, Program, SLOTS, SLOTS_BYTES, STUB_STRIDE, STUBS, Service,
-    TEXT, TEXT_BYTES, Tables, Trap,
+    TEXT, TEXT_BYTES, Tables, Trap, X86,
 };
 use hit::Outcome;
 use isa::x86::{self, Privilege, Verdict};
@@ -75,8 +76,12 @@ pub struct Machine {
     pub(crate) room: Mutex<usize>,
     /// Whether the hit path can find out what a signal has interrupted.
     pub(crate) knows_interrupted: Mutex<bool>,
+    /// Whether it keeps what it steps.
+    pub(crate) keeps_steps: Mutex<bool>,
 }
 
+/// What an instruction raises that cannot be executed, whatever is wrong with it.
+const PAGE_FAULT: u64 = 14;
 /// Bytes of a stack.
 pub const STACK_BYTES: usize = 0x2000;
 
@@ -110,6 +115,7 @@ impl Machine {
             handler_calls: Mutex::default(),
             room: Mutex::new(usize::MAX),
             knows_interrupted: Mutex::new(true),
+            keeps_steps: Mutex::new(true),
         }
     }
 
@@ -170,6 +176,12 @@ impl Machine {
     /// From now on the hit path knows the stack pointer that a signal has interrupted, or does not.
     pub fn set_knows_interrupted(&self, known: bool) {
         *lock(&self.knows_interrupted) = known;
+    }
+
+    /// From now on the hit path keeps what it steps, as a kernel does for each processor, or not, as a process. The other
+    /// way is for sites that are made afterwards with [`kprobes::Stepping::Best`].
+    pub fn set_keeps_steps(&self, kept: bool) {
+        *lock(&self.keeps_steps) = kept;
     }
 
     pub(crate) fn record(&self, event: Event) -> bool {
@@ -263,25 +275,35 @@ impl Machine {
         }
     }
 
-    /// An instruction cannot be executed: where that is in truth.
+    /// An instruction cannot be executed. Where it is displaced, its probes' fault handlers are asked; whoever is told
+    /// else sees where it is in truth.
     fn fault(&self, cpu: &mut Cpu) {
         let trap = Trap::new(self, cpu.id, cpu.signal);
-        hit::displaced(&trap, &mut cpu.regs);
-        cpu.end = Some(End::Faulted(cpu.regs.rip));
+        let sp = cpu.sp();
+        let cured = within(&trap, sp, || {
+            let displaced = hit::displaced(&trap, &mut cpu.regs)?;
+            let cured = hit::offer(&trap, &displaced, &mut cpu.regs, PAGE_FAULT);
+            cured.then(|| hit::resume::<X86>(displaced, &mut cpu.regs))
+        });
+        if cured.is_none() {
+            cpu.end = Some(End::Faulted(cpu.regs.rip));
+        }
     }
 
     /// The trap that comes after an instruction with the trap flag.
     fn debug(&self, cpu: &mut Cpu) {
         let trap = Trap::new(self, cpu.id, cpu.signal);
-        if hit::single_step(&trap, &mut cpu.regs) == Outcome::Foreign {
+        let sp = cpu.sp();
+        if within(&trap, sp, || hit::single_step(&trap, &mut cpu.regs)) == Outcome::Foreign {
             cpu.end = Some(End::Killed(cpu.regs.rip));
         }
     }
 
     fn trap(&self, cpu: &mut Cpu, address: u64) {
         let trap = Trap::new(self, cpu.id, cpu.signal);
-        let outcome = fetch::with_registers(cpu.regs, || hit::breakpoint(&trap, &mut cpu.regs));
-        match outcome {
+        let (registers, sp) = (cpu.regs, cpu.sp());
+        let handle = || hit::breakpoint(&trap, &mut cpu.regs);
+        match within(&trap, sp, || fetch::with_registers(registers, handle)) {
             Outcome::Handled => {}
             Outcome::Stale => cpu.stale += 1,
             Outcome::Foreign => cpu.end = Some(End::Killed(address)),

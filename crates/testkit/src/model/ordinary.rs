@@ -1,6 +1,7 @@
 //! The instructions that transfer nothing: a handful, enough for small programs and for what images of others hold.
 //!
-//! Source: Intel SDM volume 2. Operands are 64 bits wide unless said otherwise, registers the first eight.
+//! Source: Intel SDM volume 2. Operands are 64 bits wide unless said otherwise, registers the first eight, or with a
+//! prefix that says so all of them.
 
 use super::Memory;
 use isa::x86::{Regs, flags, gpr};
@@ -12,6 +13,8 @@ pub(super) fn execute(code: &[u8], next: u64, regs: &mut Regs, memory: &Memory) 
     match *code {
         // mov eax, imm32
         [0xB8, a, b, c, d, ..] => regs.gpr[gpr::RAX] = u64::from(u32::from_le_bytes([a, b, c, d])),
+        // movzx eax, al
+        [0x0F, 0xB6, 0xC0, ..] => regs.gpr[gpr::RAX] &= 0xFF,
         // leave
         [0xC9, ..] => {
             let frame = regs.gpr[gpr::RBP];
@@ -36,14 +39,31 @@ pub(super) fn execute(code: &[u8], next: u64, regs: &mut Regs, memory: &Memory) 
             let from = regs.rsp().wrapping_add(extended([a, b, c, d]));
             push(regs, memory, memory.word(from)?)?;
         }
-        [0x48, ref rest @ ..] => wide(rest, &relative, regs, memory)?,
+        [rex @ 0x48..=0x4F, ref rest @ ..] if rex & REX_X == 0 => wide(rex, rest, &relative, regs, memory)?,
         _ => return None,
     }
     Some(())
 }
 
+/// Bits of the prefix: they extend an index, the reg field, the r/m field.
+const REX_X: u8 = 2;
+const REX_R: u8 = 4;
+const REX_B: u8 = 1;
+
 /// What stands behind the prefix REX.W.
-fn wide(code: &[u8], relative: &dyn Fn([u8; 4]) -> u64, regs: &mut Regs, memory: &Memory) -> Option<()> {
+fn wide(
+    rex: u8,
+    code: &[u8],
+    relative: &dyn Fn([u8; 4]) -> u64,
+    regs: &mut Regs,
+    memory: &Memory,
+) -> Option<()> {
+    let fields = |modrm: u8| {
+        let (rm, reg) = self::fields(modrm);
+        (rm + usize::from(rex & REX_B) * 8, reg + usize::from(rex & REX_R) * 2)
+    };
+    // The number in the reg field that chooses the operation.
+    let digit = |modrm: u8| modrm >> 3 & 7;
     match *code {
         // op r64, r64
         [opcode @ (0x01 | 0x29 | 0x31 | 0x39 | 0x85 | 0x89), modrm @ 0xC0..=0xFF, ..] => {
@@ -60,9 +80,9 @@ fn wide(code: &[u8], relative: &dyn Fn([u8; 4]) -> u64, regs: &mut Regs, memory:
         }
         // op r64, imm8
         [0x83, modrm @ 0xC0..=0xFF, value, ..] => {
-            let (to, operation) = fields(modrm);
+            let to = fields(modrm).0;
             let source = i64::from(value.cast_signed()).cast_unsigned();
-            match operation {
+            match digit(modrm) {
                 0 => add(regs, to, source),
                 4 => logic(regs, to, regs.gpr[to] & source),
                 5 => subtract(regs, to, source),
@@ -79,19 +99,36 @@ fn wide(code: &[u8], relative: &dyn Fn([u8; 4]) -> u64, regs: &mut Regs, memory:
         [0xC7, modrm @ 0xC0..=0xC7, a, b, c, d, ..] => regs.gpr[fields(modrm).0] = extended([a, b, c, d]),
         // inc r64, dec r64: the carry stays
         [0xFF, modrm @ 0xC0..=0xCF, ..] => {
-            let (to, operation) = fields(modrm);
+            let to = fields(modrm).0;
             let carry = regs.flags & flags::CF;
-            if operation == 0 {
+            if digit(modrm) == 0 {
                 add(regs, to, 1);
             } else {
                 subtract(regs, to, 1);
             }
             regs.flags = regs.flags & !flags::CF | carry;
         }
-        // mov r64, [rsp+disp8]; lea r64, [rsp+disp8]
-        [opcode @ (0x8B | 0x8D), modrm @ 0x40..=0x7F, 0x24, displacement, ..] if modrm & 7 == 4 => {
+        // mov r64, [rsp+disp8]; lea r64, [rsp+disp8]; add r64, [rsp+disp8]
+        [opcode @ (0x8B | 0x8D | 0x03), modrm @ 0x40..=0x7F, 0x24, displacement, ..]
+            if modrm & 7 == 4 && rex & REX_B == 0 =>
+        {
             let address = regs.rsp().wrapping_add_signed(i64::from(displacement.cast_signed()));
-            regs.gpr[fields(modrm).1] = if opcode == 0x8B { memory.word(address)? } else { address };
+            let to = fields(modrm).1;
+            match opcode {
+                0x8B => regs.gpr[to] = memory.word(address)?,
+                0x8D => regs.gpr[to] = address,
+                _ => add(regs, to, memory.word(address)?),
+            }
+        }
+        // mov r64, [r64]; mov [r64], r64
+        [opcode @ (0x8B | 0x89), modrm @ 0x00..=0x3F, ..] if !matches!(modrm & 7, 4 | 5) => {
+            let (address, register) = fields(modrm);
+            let address = regs.gpr[address];
+            if opcode == 0x8B {
+                regs.gpr[register] = memory.word(address)?;
+            } else {
+                memory.set_word(address, regs.gpr[register]).then_some(())?;
+            }
         }
         // lea r64, [rip+disp32]
         [0x8D, modrm @ 0x00..=0x3F, a, b, c, d, ..] if modrm & 7 == 5 => {

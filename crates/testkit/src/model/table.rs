@@ -3,6 +3,7 @@
 use super::plain::{words, zeroed};
 use super::{STUB_STRIDE, STUBS};
 use hit::returns::{Instance, Pool, Returns};
+use arch::x86::handlers::Running;
 use hit::{Counters, Marks, Probe, Site, Stepping};
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 use sync::{Bucket, WINDOW};
@@ -18,6 +19,8 @@ pub struct Tables {
     pub marks: Box<[Marks]>,
     /// The steps that threads are in the middle of: by identity, as if each had a processor of its own.
     pub steppings: Box<[Stepping]>,
+    /// The handlers that threads run, likewise.
+    pub runnings: Box<[Running]>,
     /// Probes.
     pub probes: Box<[Probe]>,
     /// Counters, by id.
@@ -39,6 +42,7 @@ impl Tables {
             sites: zeroed(128),
             marks: zeroed(128),
             steppings: (0..16).map(|_| Stepping::new()).collect(),
+            runnings: (0..16).map(|_| Running::new()).collect(),
             probes: zeroed(512),
             counters: (0..128).map(|_| Counters::new()).collect(),
             active: (0..4 * WINDOW).map(|_| AtomicU64::new(0)).collect(),
@@ -71,7 +75,9 @@ impl Tables {
             for (from, to) in halves(from).into_iter().zip(halves(to)) {
                 to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
             }
-            to.data.store(from.data.load(Ordering::Relaxed), Ordering::Relaxed);
+            for (from, to) in full(from).into_iter().zip(full(to)) {
+                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
         }
         copy(words(&parent.pool), words(&self.pool));
         copy(words(&parent.instances), words(&self.instances));
@@ -84,8 +90,14 @@ fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     }
 }
 
-/// All of a probe but its `data`.
+/// All of a probe but its `data` and its handlers.
 #[must_use]
 pub fn halves(p: &Probe) -> [&AtomicU32; 10] {
     [&p.state, &p.kind, &p.id, &p.next, &p.code, &p.code_length, &p.bit, &p.maxactive, &p.flags, &p.active]
+}
+
+/// Its `data` and its handlers, without the data that belongs to one process.
+fn full(p: &Probe) -> [&AtomicU64; 5] {
+    let h = &p.handlers;
+    [&p.data, &h.before, &h.after, &h.fault, &h.user]
 }

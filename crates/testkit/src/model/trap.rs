@@ -3,8 +3,9 @@
 use super::interleave::{pause, wait_for_others};
 use super::machine::lock;
 use super::{CONTEXT_CFA, Cpu, EXIT, Event, JUMP_BUFFER_SP, Machine, SIGNAL_FRAME_SP, X86};
+use arch::x86::handlers;
 use hit::returns::{Instance, Returns, SideStack};
-use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Stepping};
+use hit::{Cause, Counters, Host, Marks, Next, Probe, Site, Stepping, Watch};
 use isa::x86::{BREAKPOINT, Regs, gpr};
 use sync::primitive::{AtomicU64, Ordering};
 use sync::{ActiveSet, Table};
@@ -67,9 +68,9 @@ impl Action {
 /// One trap of one thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Trap<'m> {
-    machine: &'m Machine,
-    thread: u64,
-    signal: SideStack,
+    pub(super) machine: &'m Machine,
+    pub(super) thread: u64,
+    pub(super) signal: SideStack,
 }
 
 impl<'m> Trap<'m> {
@@ -80,14 +81,16 @@ impl<'m> Trap<'m> {
     }
 
     /// The handler calls a function of the program's, which may well be probed.
-    fn call(&self, function: u64, interrupted: &Regs) {
-        let top = interrupted.rsp() - HANDLER_GAP;
+    pub(super) fn call(&self, function: u64, sp: u64, arguments: [u64; 2]) -> u64 {
+        let top = (sp - HANDLER_GAP) & !15;
         if !self.machine.memory.set_word(top - 8, EXIT) {
-            return;
+            return 0;
         }
         let mut nested = Cpu { signal: self.signal, ..Cpu::new(self.thread, function, top) };
+        [nested.regs.gpr[gpr::RDI], nested.regs.gpr[gpr::RSI]] = arguments;
         let end = self.machine.run(&mut nested, &mut (), HANDLER_STEPS);
         assert_eq!(end, Some(super::End::Exited), "what a handler calls must return");
+        nested.regs.gpr[gpr::RAX]
     }
 
     fn act(&self, action: Action, regs: &mut Regs) -> Next {
@@ -108,7 +111,7 @@ impl<'m> Trap<'m> {
                 }
             }
             Action::Exit => returns.exit(self),
-            Action::Call(function) => self.call(function, regs),
+            Action::Call(function) => drop(self.call(function, sp, [0; 2])),
             Action::Redirect(address) => {
                 regs.rip = address;
                 return Next::Redirected;
@@ -178,17 +181,46 @@ impl Host for Trap<'_> {
         pause();
         let calls = *lock(&self.machine.handler_calls);
         if let Some(function) = calls {
-            self.call(function, regs);
+            self.call(function, regs.rsp(), [0; 2]);
         }
         self.machine.record(event(probe, regs, self.thread, cause))
     }
 
     fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
-        self.internal(probe, regs.rip, regs)
+        pause();
+        handlers::handle(self, probe, regs)
+    }
+
+    fn followed(&self, probe: &Probe, regs: &mut Regs) {
+        pause();
+        handlers::followed(self, probe, regs);
+    }
+
+    fn faulted(&self, probe: &Probe, regs: &mut Regs, trap: u64) -> bool {
+        pause();
+        handlers::faulted(self, probe, regs, trap)
+    }
+
+    fn entered(&self, probe: &Probe, id: u32, regs: &mut Regs) -> Watch {
+        pause();
+        handlers::entered(self, probe, id, regs)
+    }
+
+    fn returned(&self, probe: &Probe, id: u32, caller: u64, regs: &mut Regs) {
+        pause();
+        handlers::returned(self, probe, id, caller, regs);
+    }
+
+    fn released(&self, probe: &Probe, id: u32) {
+        pause();
+        handlers::released(probe, id);
     }
 
     fn stepping(&self) -> Option<&Stepping> {
         pause();
+        if !*lock(&self.machine.keeps_steps) {
+            return None;
+        }
         self.machine.tables.steppings.get(usize::try_from(self.thread).ok()? % self.machine.tables.steppings.len())
     }
 

@@ -44,7 +44,7 @@ pub use broken::{Broken, Fault};
 pub use cases::CASES;
 #[cfg(feature = "std")]
 pub use model::ModelWorld;
-pub use program::{Function, Instruction, Program, assembly, program};
+pub use program::{Function, Instruction, Program, VECTORS, assembly, program};
 pub use samples::{SAMPLES, Sample};
 pub use world::{Ability, Counts, Record, Refusal, World};
 

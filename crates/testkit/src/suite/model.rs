@@ -136,7 +136,7 @@ impl<'m> ModelWorld<'m> {
         let id = self.fresh();
         Ok(Planned {
             known: Known { name, address, schema },
-            request: Request { address, kind, id, record: true, program },
+            request: Request { record: true, program, ..Request::counting(address, kind, id) },
         })
     }
 

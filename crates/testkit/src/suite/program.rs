@@ -1,8 +1,9 @@
 //! The suite's program: functions of every shape that matters to probes.
 //!
-//! All take their arguments in `rdi` and `rsi` and give their result in `rax`, and keep the registers that a function
-//! must keep (System V ABI). None touches memory but its stack, none knows where it lies, and none uses what is below
-//! its stack pointer: a kernel's trap frames are there. Each instruction stands as text beside its bytes; a test
+//! All take their arguments in `rdi` and `rsi` and give their result in `rax`, but for those that a `…_call` calls with
+//! more, and keep the registers that a function must keep (System V ABI). None touches memory but its stack, or what it
+//! is given the address of; none knows where it lies, and none uses what is below its stack pointer: a kernel's trap
+//! frames are there. [`VECTORS`] are executed only where programs have vector registers. Each instruction stands as text beside its bytes; a test
 //! compares the two.
 
 use super::assembler::Line::{self, Function as Fn, Label, Near, Plain, Short};
@@ -285,7 +286,116 @@ const LINES: &[Line] = &[
     // nothing
     Fn("suite_first_return"),
     Plain("ret", &[0xC3]),
+    // the sum of eight arguments, two of them on the stack
+    Fn("suite_wide"),
+    Plain("mov rax, rdi", &[0x48, 0x89, 0xF8]),
+    Plain("add rax, rsi", &[0x48, 0x01, 0xF0]),
+    Plain("add rax, rdx", &[0x48, 0x01, 0xD0]),
+    Plain("add rax, rcx", &[0x48, 0x01, 0xC8]),
+    Plain("add rax, r8", &[0x4C, 0x01, 0xC0]),
+    Plain("add rax, r9", &[0x4C, 0x01, 0xC8]),
+    Plain("add rax, [rsp+8]", &[0x48, 0x03, 0x44, 0x24, 0x08]),
+    Plain("add rax, [rsp+0x10]", &[0x48, 0x03, 0x44, 0x24, 0x10]),
+    Plain("ret", &[0xC3]),
+    // wide(a + 2, b + 1, b + 2, a + 3, b + 3, a + 4, a, b)
+    Fn("suite_wide_call"),
+    Plain("push rbp", &[0x55]),
+    Plain("push rsi", &[0x56]),
+    Plain("push rdi", &[0x57]),
+    Plain("add rdi, 2", &[0x48, 0x83, 0xC7, 0x02]),
+    Plain("inc rsi", &[0x48, 0xFF, 0xC6]),
+    Plain("mov rdx, rsi", &[0x48, 0x89, 0xF2]),
+    Plain("inc rdx", &[0x48, 0xFF, 0xC2]),
+    Plain("mov rcx, rdi", &[0x48, 0x89, 0xF9]),
+    Plain("inc rcx", &[0x48, 0xFF, 0xC1]),
+    Plain("mov r8, rdx", &[0x49, 0x89, 0xD0]),
+    Plain("inc r8", &[0x49, 0xFF, 0xC0]),
+    Plain("mov r9, rcx", &[0x49, 0x89, 0xC9]),
+    Plain("inc r9", &[0x49, 0xFF, 0xC1]),
+    Near("call suite_wide", &[0xE8], "suite_wide"),
+    Plain("add rsp, 0x10", &[0x48, 0x83, 0xC4, 0x10]),
+    Plain("pop rbp", &[0x5D]),
+    Plain("ret", &[0xC3]),
+    // the sum of a structure's three words, passed by value on the stack, and an argument
+    Fn("suite_struct"),
+    Plain("mov rax, [rsp+8]", &[0x48, 0x8B, 0x44, 0x24, 0x08]),
+    Plain("add rax, [rsp+0x10]", &[0x48, 0x03, 0x44, 0x24, 0x10]),
+    Plain("add rax, [rsp+0x18]", &[0x48, 0x03, 0x44, 0x24, 0x18]),
+    Plain("add rax, rdi", &[0x48, 0x01, 0xF8]),
+    Plain("ret", &[0xC3]),
+    // struct({a, b + 1, b}, a + 1)
+    Fn("suite_struct_call"),
+    Plain("push rbp", &[0x55]),
+    Plain("push rsi", &[0x56]),
+    Plain("push rsi", &[0x56]),
+    Plain("inc rsi", &[0x48, 0xFF, 0xC6]),
+    Plain("push rsi", &[0x56]),
+    Plain("push rdi", &[0x57]),
+    Plain("inc rdi", &[0x48, 0xFF, 0xC7]),
+    Near("call suite_struct", &[0xE8], "suite_struct"),
+    Plain("add rsp, 0x20", &[0x48, 0x83, 0xC4, 0x20]),
+    Plain("pop rbp", &[0x5D]),
+    Plain("ret", &[0xC3]),
+    // a, and how many vector registers its caller says that it uses, as functions with a variable number of arguments
+    // are told
+    Fn("suite_variadic"),
+    Plain("movzx eax, al", &[0x0F, 0xB6, 0xC0]),
+    Plain("add rax, rdi", &[0x48, 0x01, 0xF8]),
+    Plain("ret", &[0xC3]),
+    // a + 3
+    Fn("suite_variadic_call"),
+    Plain("push rbp", &[0x55]),
+    Plain("mov eax, 3", &[0xB8, 0x03, 0x00, 0x00, 0x00]),
+    Near("call suite_variadic", &[0xE8], "suite_variadic"),
+    Plain("pop rbp", &[0x5D]),
+    Plain("ret", &[0xC3]),
+    // the word at a, + 1
+    Fn("suite_load"),
+    Plain("mov rax, [rdi]", &[0x48, 0x8B, 0x07]),
+    Plain("inc rax", &[0x48, 0xFF, 0xC0]),
+    Plain("ret", &[0xC3]),
+    // a + 1, which goes through memory
+    Fn("suite_load_call"),
+    Plain("push rdi", &[0x57]),
+    Plain("mov rdi, rsp", &[0x48, 0x89, 0xE7]),
+    Near("call suite_load", &[0xE8], "suite_load"),
+    Plain("pop rcx", &[0x59]),
+    Plain("ret", &[0xC3]),
+    // writes something into the word at b, waits until there is something in the word at a, and gives that
+    Fn("suite_wait"),
+    Plain("mov [rsi], rsi", &[0x48, 0x89, 0x36]),
+    Label("wait_again"),
+    Plain("mov rax, [rdi]", &[0x48, 0x8B, 0x07]),
+    Plain("test rax, rax", &[0x48, 0x85, 0xC0]),
+    Short("je wait_again", &[0x74], "wait_again"),
+    Plain("ret", &[0xC3]),
+    // a, which must not be 0
+    Fn("suite_wait_call"),
+    Plain("push rdi", &[0x57]),
+    Plain("push rsi", &[0x56]),
+    Plain("mov rsi, rsp", &[0x48, 0x89, 0xE6]),
+    Plain("lea rdi, [rsp+8]", &[0x48, 0x8D, 0x7C, 0x24, 0x08]),
+    Near("call suite_wait", &[0xE8], "suite_wait"),
+    Plain("pop rcx", &[0x59]),
+    Plain("pop rcx", &[0x59]),
+    Plain("ret", &[0xC3]),
+    // the sum of two floating-point numbers, as an integer
+    Fn("suite_float"),
+    Plain("addsd xmm0, xmm1", &[0xF2, 0x0F, 0x58, 0xC1]),
+    Plain("cvttsd2si rax, xmm0", &[0xF2, 0x48, 0x0F, 0x2C, 0xC0]),
+    Plain("ret", &[0xC3]),
+    // float(a, b)
+    Fn("suite_float_call"),
+    Plain("push rbp", &[0x55]),
+    Plain("cvtsi2sd xmm0, rdi", &[0xF2, 0x48, 0x0F, 0x2A, 0xC7]),
+    Plain("cvtsi2sd xmm1, rsi", &[0xF2, 0x48, 0x0F, 0x2A, 0xCE]),
+    Near("call suite_float", &[0xE8], "suite_float"),
+    Plain("pop rbp", &[0x5D]),
+    Plain("ret", &[0xC3]),
 ];
+
+/// Functions that use vector registers: no [`SAMPLES`](super::SAMPLES) call them.
+pub const VECTORS: [&str; 2] = ["suite_float", "suite_float_call"];
 
 #[cfg(test)]
 mod tests {

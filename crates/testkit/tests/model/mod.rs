@@ -52,16 +52,16 @@ pub(crate) fn machine_with(program: Program, instances: usize) -> (Machine, u64)
 
 /// A probe that records.
 pub(crate) fn entry(address: u64, id: u32) -> Request {
-    Request { address, kind: ProbeKind::Entry, id, record: true, program: vec![1] }
+    Request { record: true, program: vec![1], ..Request::counting(address, ProbeKind::Entry, id) }
 }
 
 /// A return probe that records.
 pub(crate) fn returns(address: u64, id: u32, maxactive: u32) -> Request {
-    Request { address, kind: ProbeKind::Return { maxactive }, id, record: true, program: vec![1] }
+    Request { record: true, program: vec![1], ..Request::counting(address, ProbeKind::Return { maxactive }, id) }
 }
 
 pub(crate) fn internal(address: u64, action: Action) -> Request {
-    Request { address, kind: ProbeKind::Internal { data: action.data() }, id: 0, record: false, program: Vec::new() }
+    Request::counting(address, ProbeKind::Internal { data: action.data() }, 0)
 }
 
 pub(crate) fn registry() -> Registry {

@@ -14,6 +14,7 @@ mod idt;
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use host_bare::Faulted;
 use isa::x86::Regs;
 use x86_64::registers::control::Cr2;
 
@@ -160,6 +161,9 @@ extern "C" fn trap_fault(frame: &mut Frame) {
     // Before anything that may fault itself.
     let cr2 = if matches!(frame.vector, vector::PAGE_FAULT | vector::DOUBLE_FAULT) { Cr2::read_raw() } else { 0 };
     let interrupted = hooks::on_fault(frame);
+    if interrupted == Faulted::Cured {
+        return;
+    }
     if !copy::fix_up(frame) {
         fault(frame, cr2);
     }

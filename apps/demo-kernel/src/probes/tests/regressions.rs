@@ -3,6 +3,7 @@
 //! The probed function is `nop`, `lea rax, [rdi + 1]`, `ret`: the first is emulated where that is asked for, the second
 //! is copied or emulated. What it gives without a probe is known, so each test says what it must give with one.
 
+use crate::probes::plain::Plain;
 use super::processors::{
     STEPPINGS, address, attach, count, count_returns, counted, counted_returns, entry, remove_all, under_fire,
 };
@@ -18,7 +19,7 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use host_bare::{Counts, Die, Error, Handler, Next, Notifier, Regs, Verdict};
+use host_bare::{Counts, Die, Error, Next, Notifier, Regs, Verdict};
 use isa::x86::{BREAKPOINT, gpr};
 
 pub(super) const TESTS: &[Test] = &[
@@ -237,7 +238,7 @@ fn moves_and_faults(regs: &mut Regs) -> Next {
 
 /// An emulated instruction goes on from the instruction pointer, which the handler had left elsewhere.
 fn not_moved() -> Result<(), String> {
-    let handlers: [(Handler, u64); 2] = [(moves_and_steps, 0), (moves_and_faults, 1)];
+    let handlers: [(Plain, u64); 2] = [(moves_and_steps, 0), (moves_and_faults, 1)];
     under_all(|| {
         for (place, (handler, faults)) in places().into_iter().flat_map(|place| handlers.map(|h| (place, h))) {
             attach("moves", place, handler)?;

@@ -50,6 +50,11 @@ impl Target {
         self.site(symbol).is_patched()
     }
 
+    /// Its standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.running.stdout()
+    }
+
     /// Sends the line that it waits for.
     pub(crate) fn go(&mut self) {
         // A target that died shows as such when it is finished.

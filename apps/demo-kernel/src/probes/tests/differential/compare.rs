@@ -1,5 +1,6 @@
 //! Native and probed runs of forms, compared.
 
+use crate::probes::plain::{self, Plain};
 use super::bench::{self, Area, CELLS, End, Outcome};
 use super::form::Form;
 use super::random::{Random, digest};
@@ -26,7 +27,7 @@ pub(super) struct Tamper<'a> {
     /// When they are planted.
     pub(super) planted: &'a dyn Fn(&Area) -> Result<(), String>,
     /// A handler in place of a probe that counts.
-    pub(super) handler: Option<host_bare::Handler>,
+    pub(super) handler: Option<Plain>,
 }
 
 /// Nothing besides.
@@ -215,7 +216,7 @@ impl Chunk<'_> {
                 None => control.count_all("differential", &addresses),
                 Some(handler) => {
                     let attach = |&at: &u64| {
-                        control.attach(&format!("differential_{at:x}"), at, handler).err().map(|error| (at, error))
+                        plain::attach(control, &format!("differential_{at:x}"), at, handler).err().map(|error| (at, error))
                     };
                     addresses.iter().filter_map(attach).collect()
                 }

@@ -12,6 +12,8 @@ use host_bare::{Next, Regs};
 use isa::x86::flags;
 
 const STATES: u64 = 8;
+/// `hit::BOOSTED_COPY`.
+const BOOSTED_COPY: u64 = 32;
 
 /// A change of anything in an outcome has its name.
 pub(super) fn every_field() -> Result<(), String> {
@@ -75,14 +77,15 @@ pub(super) fn another_instruction() -> Result<(), String> {
     Ok(())
 }
 
-/// One bit of the copy is wrong.
+/// One byte of each copy is wrong; behind a second breakpoint there is another one.
 pub(super) fn wrong_slot() -> Result<(), String> {
     // mov rax, 0x71646c6f72706b01: nowhere else
     const CODE: [u8; 10] = [0x48, 0xB8, 0x01, 0x6B, 0x70, 0x72, 0x6F, 0x6C, 0x64, 0x71];
     let planted = |area: &Area| {
         let slots = bench::slots_with(&CODE);
         check(!slots.is_empty(), || "the slot is not found".into())?;
-        slots.into_iter().try_for_each(|slot| area.write(slot + 2, &[0x00]))
+        let copies = slots.into_iter().flat_map(|slot| [slot, slot + BOOSTED_COPY]);
+        copies.into_iter().try_for_each(|copy| area.write(copy + 2, &[0x00]))
     };
     let form = Form::new("control", &CODE);
     differs(form, &Tamper { planted: &planted, ..HONEST }, |cases| cases, "rax")

@@ -1,12 +1,13 @@
 //! Faults in probes' handlers: the handler ends, the kernel goes on.
 
+use crate::probes::plain::{self, Plain};
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
-use host_bare::{Handler, Next, Regs};
+use host_bare::{Next, Regs};
 use isa::x86::gpr;
 
 use super::STEPPINGS;
@@ -96,7 +97,7 @@ fn faults_deep_down(regs: &mut Regs) -> Next {
     Next::Redirected
 }
 
-const FAULTY: [(&str, Handler); 9] = [
+const FAULTY: [(&str, Plain); 9] = [
     ("reads nothing", reads_nothing),
     ("writes text", writes_text),
     ("reads a non-canonical address", reads_non_canonical),
@@ -108,8 +109,8 @@ const FAULTY: [(&str, Handler); 9] = [
     ("faults deep down", faults_deep_down),
 ];
 
-fn attach(name: &str, address: u64, handler: Handler) -> Result<(), String> {
-    with_control(|c| c.attach(name, address, handler))?.map_err(|e| e.to_string())
+fn attach(name: &str, address: u64, handler: Plain) -> Result<(), String> {
+    with_control(|c| plain::attach(c, name, address, handler))?.map_err(|e| e.to_string())
 }
 
 /// Whether an event's probe is said to have faulted.

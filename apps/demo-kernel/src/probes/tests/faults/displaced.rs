@@ -1,5 +1,6 @@
 //! Faults of the probed instruction itself.
 
+use crate::probes::plain;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::Range;
@@ -141,7 +142,7 @@ fn watch(regs: &mut Regs) -> Next {
 /// Runs `f` while faults are watched, and go on behind what has raised them.
 pub(super) fn watching<R>(f: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
     let address = ksyms::lookup(FAULT).map_err(|e| e.to_string())?.address;
-    with_control(|c| c.attach("faults_watch", address, watch))?.map_err(|e| e.to_string())?;
+    with_control(|c| plain::attach(c, "faults_watch", address, watch))?.map_err(|e| e.to_string())?;
     trap::set_fault_hook(programs::skip);
     let result = f();
     trap::clear_fault_hook();

@@ -1,5 +1,6 @@
 //! Breakpoints that are not kprobes', and who is asked.
 
+use crate::probes::plain;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -219,7 +220,7 @@ pub(super) fn in_handler() -> Result<(), String> {
             stepping(how, || {
                 PASSED.store(0, Relaxed);
                 with_control(|c| {
-                    c.attach("notifiers_outer", address("notifiers_jumps").unwrap_or(0), handler)?;
+                    plain::attach(c, "notifiers_outer", address("notifiers_jumps").unwrap_or(0), handler)?;
                     c.count("notifiers_take", take as *const () as u64)
                 })?
                 .map_err(|e| e.to_string())?;

@@ -1,5 +1,6 @@
 //! Threads that work for a test, and probes that only count: for the tests with several processors.
 
+use crate::probes::plain::{self, Plain};
 use super::super::{check, same};
 use crate::arch::cpu;
 use crate::lock::IrqLock;
@@ -9,7 +10,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use host_bare::{Control, Counts, Handler, Stepping};
+use host_bare::{Control, Counts, Stepping};
 
 /// Every way of stepping.
 pub(in crate::probes::tests) const STEPPINGS: [Stepping; 4] = Stepping::ALL;
@@ -117,8 +118,8 @@ pub(in crate::probes::tests) fn count_returns(name: &str, address: u64, maxactiv
 }
 
 /// A probe with a handler.
-pub(in crate::probes::tests) fn attach(name: &str, address: u64, handler: Handler) -> Verdict {
-    control(|control| control.attach(name, address, handler))
+pub(in crate::probes::tests) fn attach(name: &str, address: u64, handler: Plain) -> Verdict {
+    control(|control| plain::attach(control, name, address, handler))
 }
 
 /// Removes all probes and gives their numbers back.

@@ -1,5 +1,6 @@
 //! Places where there can be no probe.
 
+use crate::probes::plain;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -26,7 +27,7 @@ const NO_CODE: &str = "is not in the target's code";
 fn refused_at(address: u64, why: &str) -> Result<(), String> {
     refused_with(&format!("p {address:#x}"), &[why])?;
     refused_with(&format!("r {address:#x}"), &[why])?;
-    let attached = with_control(|c| c.attach("refusals_handler", address, |_| Next::Step))?;
+    let attached = with_control(|c| plain::attach(c, "refusals_handler", address, |_| Next::Step))?;
     check(attached.is_err(), || format!("a handler was attached at {address:#x}"))?;
     let counted = with_control(|c| c.count_all("refusals_all", &[address]))?;
     same("refused by count_all", counted.len(), 1)?;
@@ -97,7 +98,7 @@ pub(super) fn stub() -> Result<(), String> {
         Next::Step
     }
     define(&["r:refusals_return refusals_target"])?;
-    with_control(|c| c.attach("refusals_inside", target() + 4, handler))?.map_err(|e| e.to_string())?;
+    with_control(|c| plain::attach(c, "refusals_inside", target() + 4, handler))?.map_err(|e| e.to_string())?;
     refusals_target(1);
     let stub = PLACE.load(Relaxed);
     check(!alias::text().contains(&stub), || format!("{stub:#x} is no stub"))?;

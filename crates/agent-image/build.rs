@@ -8,7 +8,7 @@ use std::process::Command;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() {
-    let source = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../agent");
+    let source = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../../apps/agent");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
     let crates = source.join("../../crates");
     for path in ["src", "build.rs", "Cargo.toml", "Cargo.lock"] {

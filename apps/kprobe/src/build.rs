@@ -1,0 +1,190 @@
+//! `kprobe build`: makes a module of a folder with Rust code.
+//!
+//! A module is a relocatable file without anything in it that its host does not have. The way there: a nested cargo makes
+//! a static library for the host's target, with link-time optimization, so that of the standard library's core only what
+//! is used is left; `ld -r` takes out of it what the module's declaration reaches; and the loader, the same that will
+//! load it, says whether it can be loaded, and what is undefined in it.
+//!
+//! The code is position-independent for every host: it is linked to where it is loaded, and what is out of a relative
+//! address's reach is reached by a table (crate `loader`).
+
+use anyhow::{Context, Result, bail, ensure};
+use loader::Object;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a module of a process is built for, whatever C library the process has.
+const PROCESS: &str = "x86_64-unknown-linux-gnu";
+/// What a module of a kernel is built for: no vector registers, no red zone.
+const KERNEL: &str = "x86_64-unknown-none";
+/// The symbol that a module's declaration has.
+const DECLARATION: &str = "kprobes_module";
+/// What hosts export (`kprobes::raw`).
+const EXPORTS: [&str; 19] = [
+    "kprobes_register",
+    "kprobes_unregister",
+    "kprobes_enable",
+    "kprobes_counts",
+    "kprobes_symbol",
+    "kprobes_print",
+    "kprobes_read",
+    "kprobes_read_string",
+    "kprobes_thread",
+    "kprobes_process",
+    "kprobes_processor",
+    "kprobes_now",
+    "kprobes_comm",
+    "kprobes_jprobe_return",
+    "memcpy",
+    "memmove",
+    "memset",
+    "memcmp",
+    "bcmp",
+];
+/// What no host loads: unwind tables, and what compilers tell each other.
+const DISCARD: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame .llvmbc .llvmcmd .comment .note .note.*) } }";
+
+/// Builds the module in `folder`, for a process or for a kernel, and writes it to `output`, or to `NAME.ko` in the current
+/// folder. Gives the file that was written.
+///
+/// # Errors
+/// The folder is no package, a tool or the target is missing, the code does not compile, or the module could not be
+/// loaded by any host.
+pub(crate) fn build(folder: &Path, kernel: bool, output: Option<&Path>) -> Result<PathBuf> {
+    let manifest = folder.join("Cargo.toml");
+    ensure!(manifest.is_file(), "{}: no Cargo.toml there: a module is a Rust package", folder.display());
+    let target = if kernel { KERNEL } else { PROCESS };
+    check_target(folder, target)?;
+    let package = Package::read(folder)?;
+    let library = package.compile(folder, target)?;
+    let output = output.map_or_else(|| PathBuf::from(format!("{}.ko", package.name)), Path::to_path_buf);
+    let bytes = link(&library)?;
+    check(&bytes).with_context(|| format!("{}: the module cannot be loaded", folder.display()))?;
+    fs::write(&output, bytes).with_context(|| output.display().to_string())?;
+    Ok(output)
+}
+
+/// The package of a module.
+struct Package {
+    name: String,
+    /// Where cargo puts what it makes.
+    target_folder: PathBuf,
+}
+
+impl Package {
+    fn read(folder: &Path) -> Result<Self> {
+        let arguments = ["metadata", "--no-deps", "--format-version", "1"];
+        let output = cargo(folder).args(arguments).stderr(Stdio::inherit()).output().with_context(no_cargo)?;
+        ensure!(output.status.success(), "{}: cargo cannot read the package", folder.display());
+        let metadata: Value = serde_json::from_slice(&output.stdout).context("what cargo tells of the package")?;
+        let manifest = folder.join("Cargo.toml").canonicalize().context("Cargo.toml")?;
+        let is_ours =
+            |package: &&Value| package["manifest_path"].as_str().is_some_and(|path| Path::new(path) == manifest);
+        let package = metadata["packages"].as_array().into_iter().flatten().find(is_ours);
+        let name = package.and_then(|package| package["name"].as_str());
+        let name = name.with_context(|| format!("{}: Cargo.toml describes no package", folder.display()))?;
+        let target_folder = metadata["target_directory"].as_str().context("cargo tells no target folder")?;
+        Ok(Self { name: name.to_owned(), target_folder: Path::new(target_folder).join("kprobe") })
+    }
+
+    /// The static library, newly built.
+    fn compile(&self, folder: &Path, target: &str) -> Result<PathBuf> {
+        let mut cargo = cargo(folder);
+        cargo.args(["rustc", "--quiet", "--release", "--lib", "--crate-type", "staticlib", "--package", &self.name]);
+        cargo.args(["--target", target, "--target-dir"]).arg(&self.target_folder);
+        let profile = ["lto=\"fat\"", "panic=\"abort\"", "opt-level=2", "codegen-units=1", "overflow-checks=false"];
+        for setting in profile {
+            cargo.arg("--config").arg(format!("profile.release.{setting}"));
+        }
+        // Set, this overrides the flags of every configuration file.
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Crelocation-model=pic");
+        let status = cargo.status().with_context(no_cargo)?;
+        ensure!(status.success(), "{}: the module does not compile", folder.display());
+        let library = format!("lib{}.a", self.name.replace('-', "_"));
+        let library = self.target_folder.join(target).join("release").join(library);
+        ensure!(library.is_file(), "{}: cargo has made no {}", folder.display(), library.display());
+        Ok(library)
+    }
+}
+
+/// A cargo for the module, with nothing in its environment of a cargo that we may run under.
+fn cargo(folder: &Path) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(folder);
+    clean_environment(&mut command);
+    command
+}
+
+fn clean_environment(command: &mut Command) {
+    const PREFIXES: [&str; 7] = [
+        "CARGO_PROFILE_",
+        "CARGO_TARGET_",
+        "CARGO_BUILD_",
+        "CARGO_FEATURE_",
+        "CARGO_CFG_",
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+    ];
+    const NAMES: [&str; 9] = [
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_MAKEFLAGS",
+        "MAKEFLAGS",
+        "TARGET",
+        "LLVM_PROFILE_FILE",
+        "CLIPPY_ARGS",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_of_a_build = NAMES.contains(&&*text) || PREFIXES.iter().any(|prefix| text.starts_with(prefix));
+        if is_of_a_build && text != "CARGO_TARGET_DIR" {
+            command.env_remove(&name);
+        }
+    }
+}
+
+fn no_cargo() -> &'static str {
+    "cargo cannot be started: a module is built by it, it comes with Rust"
+}
+
+/// Checks that the standard library's core is there for a target.
+fn check_target(folder: &Path, target: &str) -> Result<()> {
+    let mut rustc = Command::new("rustc");
+    clean_environment(&mut rustc);
+    rustc.args(["--print", "target-libdir", "--target", target]).current_dir(folder);
+    let output = rustc.output().context("rustc cannot be started: a module is built by it")?;
+    let libraries = String::from_utf8_lossy(&output.stdout);
+    let is_there = output.status.success() && Path::new(libraries.trim()).is_dir();
+    ensure!(is_there, "Rust has no libraries for {target}: `rustup target add {target}` installs them");
+    Ok(())
+}
+
+/// Takes what the module's declaration reaches out of the library.
+fn link(library: &Path) -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir().context("a temporary folder")?;
+    let (script, linked) = (folder.path().join("module.ld"), folder.path().join("module.ko"));
+    fs::write(&script, DISCARD).with_context(|| script.display().to_string())?;
+    let mut ld = Command::new("ld");
+    ld.args(["-r", "--gc-sections", "--strip-debug", "-u", DECLARATION, "-T"]).arg(script);
+    ld.arg("-o").arg(&linked).arg(library);
+    let output = ld.output().context("ld cannot be started: modules are linked by it, it is part of GNU binutils")?;
+    ensure!(output.status.success(), "ld cannot link the module: {}", String::from_utf8_lossy(&output.stderr).trim());
+    fs::read(&linked).with_context(|| linked.display().to_string())
+}
+
+/// Checks that a host can load it.
+fn check(bytes: &[u8]) -> Result<()> {
+    let object = Object::parse(bytes).map_err(|error| anyhow::anyhow!("{error}"))?;
+    ensure!(object.defines(DECLARATION), "it declares no module: `module::module! {{ … }}` is missing");
+    let is_unknown = |name: &&str| !EXPORTS.contains(name) && !object.is_optional(name);
+    let mut unknown: Vec<_> = object.undefined().filter(is_unknown).collect();
+    unknown.sort_unstable();
+    if !unknown.is_empty() {
+        bail!("it needs what no host has: {}", unknown.join(", "));
+    }
+    Ok(())
+}

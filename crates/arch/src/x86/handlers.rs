@@ -1,0 +1,301 @@
+//! Calling the handlers of probes.
+//!
+//! A handler is an address in the probe's record ([`hit::Handlers`]), put there by whoever has registered it; the types
+//! that it was made from are those of `kprobes::Handler`. It is called with a [`Hit`] and, for return probes, with the
+//! data of the activation, inside a [`Recovery`]: a fault that it raises ends it. What then becomes of its probe is the
+//! host's to say ([`Around::broken`]).
+//!
+//! # Data of activations
+//!
+//! The area of a return probe begins with `maxactive` words, in which an activation claims a place under its
+//! instance's number ([`sync::Claims`]); the entries follow in the same order. It stays mapped until the probe is
+//! unregistered and its grace period over, and nobody comes here for a probe that is unregistered.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use cpu::{Recovery, call_mirrored};
+use hit::{Next, Probe, Watch};
+use isa::x86::Regs;
+use kprobes::{Cure, Hit, raw::STACK_BYTES};
+use sync::Claims;
+
+/// What is being called, and by which probe. One belongs to whoever runs one handler at a time. Zero bytes are one that
+/// calls nothing.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Running {
+    recovery: Recovery,
+    /// Address of the probe whose handler runs; 0: none, or one whose fault handler runs already.
+    probe: AtomicU64,
+    /// Where it was hit.
+    address: AtomicU64,
+}
+
+/// What handlers are called in.
+///
+/// # Safety
+///
+/// `running` belongs to the running processor or thread for as long as this value lives, and whoever handles faults
+/// asks it ([`Running::contain`]). The addresses in the records of probes that `hit` hands over are those of handlers,
+/// made by `kprobes::Handler`'s promise, and of areas as this module describes them.
+pub unsafe trait Around {
+    /// What the running processor or thread keeps of the handler that it calls.
+    fn running(&self) -> Option<&Running>;
+    /// Reads memory; false when not all of it can be read.
+    fn read(&self, address: u64, out: &mut [u8]) -> bool;
+    /// The vector registers that carry arguments, as they were interrupted, if the probed code uses them.
+    fn vectors(&self) -> Option<[[u64; 2]; 8]> {
+        None
+    }
+    /// Where handlers of this probe may not be called any more: its module has been switched off.
+    fn is_silenced(&self, probe: &Probe) -> bool {
+        let _ = probe;
+        false
+    }
+    /// A handler of this probe has faulted and was ended.
+    fn broken(&self, probe: &Probe);
+}
+
+/// Calls a pre-handler, or a jprobe's mirror.
+pub fn handle<A: Around>(around: &A, probe: &Probe, regs: &mut Regs) -> Next {
+    let function = probe.handlers.before.load(Ordering::Relaxed);
+    if probe.flags.load(Ordering::Relaxed) & Probe::MIRROR != 0 {
+        mirror(around, probe, function, regs);
+        return Next::Step;
+    }
+    match call(around, probe, function, regs, Told::default(), NO_DATA) {
+        Some(said) if said == Next::Redirected as u32 => Next::Redirected,
+        _ => Next::Step,
+    }
+}
+
+/// Calls a post-handler.
+pub fn followed<A: Around>(around: &A, probe: &Probe, regs: &mut Regs) {
+    call(around, probe, probe.handlers.after.load(Ordering::Relaxed), regs, Told::default(), NO_DATA);
+}
+
+/// Calls a fault handler; true when it has cured the fault.
+pub fn faulted<A: Around>(around: &A, probe: &Probe, regs: &mut Regs, trap: u64) -> bool {
+    let function = probe.handlers.fault.load(Ordering::Relaxed);
+    call(around, probe, function, regs, Told { trap, caller: 0 }, NO_DATA) == Some(Cure::Yes as u32)
+}
+
+/// Calls an entry handler for instance `id`, with data that is zero.
+pub fn entered<A: Around>(around: &A, probe: &Probe, id: u32, regs: &mut Regs) -> Watch {
+    let Some(data) = claim(probe, id) else { return Watch::No };
+    match probe.handlers.before.load(Ordering::Relaxed) {
+        0 => Watch::Yes,
+        function => match call(around, probe, function, regs, Told::default(), data) {
+            Some(said) if said == Watch::Yes as u32 => Watch::Yes,
+            _ => Watch::No,
+        },
+    }
+}
+
+/// Calls the handler of a return, of the activation that instance `id` stands for.
+pub fn returned<A: Around>(around: &A, probe: &Probe, id: u32, caller: u64, regs: &mut Regs) {
+    // Without data it has ended already: this is its second return.
+    if let Some(data) = data(probe, |claims| claims.find(key(id))) {
+        let function = probe.handlers.after.load(Ordering::Relaxed);
+        call(around, probe, function, regs, Told { caller, trap: 0 }, data);
+    }
+}
+
+/// Gives the data of an activation back.
+pub fn released(probe: &Probe, id: u32) {
+    if probe.handlers.entry_bytes.load(Ordering::Relaxed) != 0 {
+        claims(probe).release(key(id));
+    }
+}
+
+/// What handlers without data get: an address that is aligned for any.
+const NO_DATA: *mut u8 = core::ptr::without_provenance_mut(8);
+
+/// The arguments of a call.
+#[repr(C)]
+struct Call<'c, 'r> {
+    function: u64,
+    hit: &'c mut Hit<'r, Regs>,
+    data: *mut u8,
+}
+
+/// Calls the function that is said, by [`Recovery::call`].
+///
+/// # Safety
+///
+/// `call` points to a [`Call`] of a handler.
+unsafe extern "C" fn enter(call: *mut u8) -> u64 {
+    // SAFETY: the caller's promise; it lives on the stack of who called, and nobody else refers to it.
+    let call = unsafe { &mut *call.cast::<Call<'_, '_>>() };
+    // SAFETY: a handler: all kinds of them are C functions of these two arguments, or only the first of them.
+    let function: extern "C" fn(*mut Hit<'_, Regs>, *mut u8) -> u32 = unsafe { core::mem::transmute(call.function) };
+    u64::from(function(core::ptr::from_mut(call.hit), call.data))
+}
+
+/// What a handler is told besides the registers.
+#[derive(Default)]
+struct Told {
+    trap: u64,
+    caller: u64,
+}
+
+/// Calls `function`; what it says, or `None` when it may not run or has faulted.
+fn call<A: Around>(
+    around: &A,
+    probe: &Probe,
+    function: u64,
+    regs: &mut Regs,
+    Told { trap, caller }: Told,
+    data: *mut u8,
+) -> Option<u32> {
+    let address = probe.data.load(Ordering::Relaxed);
+    let hit = Hit::new(regs, address, probe.handlers.user.load(Ordering::Relaxed));
+    let mut hit = hit.with_trap(trap).returning_to(caller);
+    let mut call = Call { function, hit: &mut hit, data };
+    let said = guarded(around, probe, function, address, |recovery| {
+        // SAFETY: `enter` takes a `Call`; that its function is a handler, which may end anywhere, is what `Around`
+        // promises of probes' records.
+        unsafe { recovery.call(enter as *const () as u64, (&raw mut call).cast()) }
+    });
+    said.map(|said| said as u32)
+}
+
+/// Calls a jprobe's mirror with the arguments of the function that was just entered.
+fn mirror<A: Around>(around: &A, probe: &Probe, function: u64, regs: &Regs) {
+    let mut stack = [0; STACK_BYTES];
+    let length = readable(around, regs.rsp().wrapping_add(RETURN_ADDRESS), &mut stack);
+    let vectors = around.vectors();
+    guarded(around, probe, function, regs.rip, |recovery| {
+        let stack = stack.get(..length).unwrap_or_default();
+        // SAFETY: the mirror takes the arguments of the probed function, and may end anywhere: that was promised when
+        // its `Handler` was made.
+        unsafe { call_mirrored(recovery, function, regs, vectors.as_ref(), stack) }
+    });
+}
+
+/// The return address is below the arguments on the stack.
+const RETURN_ADDRESS: u64 = 8;
+
+/// Reads as much of the stack as there is; how many bytes.
+fn readable<A: Around>(around: &A, address: u64, stack: &mut [u8; STACK_BYTES]) -> usize {
+    if around.read(address, stack) {
+        return STACK_BYTES;
+    }
+    // It ends at a page's end.
+    const PAGE: u64 = 4096;
+    let length = ((PAGE - address % PAGE) as usize).min(STACK_BYTES);
+    if stack.get_mut(..length).is_some_and(|part| around.read(address, part)) { length } else { 0 }
+}
+
+/// Notes which probe's handler runs while `f` calls it.
+fn guarded<A: Around>(
+    around: &A,
+    probe: &Probe,
+    function: u64,
+    address: u64,
+    f: impl FnOnce(&Recovery) -> Option<u64>,
+) -> Option<u64> {
+    let running = around.running().filter(|_| function != 0 && !around.is_silenced(probe))?;
+    let outer = running.probe.swap(core::ptr::from_ref(probe) as u64, Ordering::Relaxed);
+    let outer_address = running.address.swap(address, Ordering::Relaxed);
+    let said = f(&running.recovery);
+    running.address.store(outer_address, Ordering::Relaxed);
+    running.probe.store(outer, Ordering::Relaxed);
+    if said.is_none() {
+        around.broken(probe);
+    }
+    said
+}
+
+impl Running {
+    /// One that calls nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { recovery: Recovery::new(), probe: AtomicU64::new(0), address: AtomicU64::new(0) }
+    }
+
+    /// What calls them.
+    #[must_use]
+    pub const fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Whether a handler is being called.
+    #[must_use]
+    pub fn is_calling(&self) -> bool {
+        self.recovery.is_calling()
+    }
+
+    /// The registers are those of a fault, `trap`: if a handler has raised it, its probe's fault handler is asked first,
+    /// and then the handler ends: the registers become those of its end. False when no handler is being called.
+    pub fn contain<A: Around>(&self, around: &A, regs: &mut Regs, trap: u64) -> bool {
+        if !self.is_calling() {
+            return false;
+        }
+        // A fault in the fault handler asks nobody.
+        let probe = self.probe.swap(0, Ordering::Relaxed) as *const Probe;
+        // SAFETY: null, or the probe that `guarded` has noted: its call is under way, and probes' records stay.
+        let cured = unsafe { probe.as_ref() }.is_some_and(|probe| self.ask(around, probe, regs, trap));
+        self.probe.store(probe as u64, Ordering::Relaxed);
+        cured || self.recovery.recover(regs)
+    }
+
+    fn ask<A: Around>(&self, around: &A, probe: &Probe, regs: &mut Regs, trap: u64) -> bool {
+        let function = probe.handlers.fault.load(Ordering::Relaxed);
+        if function == 0 || around.is_silenced(probe) {
+            return false;
+        }
+        let (address, user) = (self.address.load(Ordering::Relaxed), probe.handlers.user.load(Ordering::Relaxed));
+        let mut hit = Hit::new(regs, address, user).with_trap(trap);
+        let mut call = Call { function, hit: &mut hit, data: NO_DATA };
+        // SAFETY: as in `call_at`.
+        let said = unsafe { self.recovery.call(enter as *const () as u64, (&raw mut call).cast()) };
+        said.map(|said| said as u32) == Some(Cure::Yes as u32)
+    }
+
+    /// Ends the handler that is being called, as if it had returned 0 (Linux: `jprobe_return`). Comes back if there is none.
+    ///
+    /// # Safety
+    ///
+    /// To be called from within a handler, by the thread that runs it. What stands on its stack is not dropped.
+    pub unsafe fn leave(&self) {
+        // SAFETY: the same promise.
+        unsafe { self.recovery.leave(0) }
+    }
+}
+
+/// An instance's key among the claims: not 0.
+fn key(id: u32) -> u64 {
+    u64::from(id) + 1
+}
+
+fn claims(probe: &Probe) -> Claims<'_> {
+    let count = probe.maxactive.load(Ordering::Relaxed) as usize;
+    let area = probe.handlers.area.load(Ordering::Relaxed) as *const AtomicU64;
+    if area.is_null() || !area.is_aligned() {
+        return Claims::new(&[]);
+    }
+    // SAFETY: the area of a registered probe begins with as many words, and is mapped as long as anybody comes here.
+    Claims::new(unsafe { core::slice::from_raw_parts(area, count) })
+}
+
+/// Finds a place among the claims, and gives the address of its data.
+fn data(probe: &Probe, find: impl FnOnce(Claims<'_>) -> Option<usize>) -> Option<*mut u8> {
+    let bytes = probe.handlers.entry_bytes.load(Ordering::Relaxed) as usize;
+    if bytes == 0 {
+        return Some(NO_DATA);
+    }
+    let index = find(claims(probe))?;
+    let count = probe.maxactive.load(Ordering::Relaxed) as usize;
+    let offset = 8 * (count + index * bytes.div_ceil(8));
+    let area = probe.handlers.area.load(Ordering::Relaxed) as *mut u8;
+    Some(area.wrapping_add(offset))
+}
+
+/// Claims zeroed data for instance `id`.
+fn claim(probe: &Probe, id: u32) -> Option<*mut u8> {
+    let entry = data(probe, |claims| claims.claim(key(id)))?;
+    let bytes = probe.handlers.entry_bytes.load(Ordering::Relaxed) as usize;
+    // SAFETY: the entry lies in the area, has so many bytes, and was just claimed: it is nobody else's.
+    unsafe { core::ptr::write_bytes(entry, 0, bytes) };
+    Some(entry)
+}

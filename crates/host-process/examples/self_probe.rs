@@ -1,0 +1,30 @@
+//! A program that probes itself: how often does it allocate, and what?
+//!
+//! `cargo run -p host-process --example self_probe`
+
+use host_process::local::{Error, Process};
+
+#[inline(never)]
+fn compute(n: u64) -> u64 {
+    std::hint::black_box(vec![n; 100]).iter().sum()
+}
+
+fn main() -> Result<(), Error> {
+    let process = Process::start()?;
+    process.define_all(&[
+        "p:alloc libc.so.6:malloc size=$arg1",
+        "p:entry self_probe::compute n=$arg1",
+        "r:result self_probe::compute sum=$retval",
+    ])?;
+    let total: u64 = (1..=3).map(compute).sum();
+    println!("computed {total}");
+    for name in ["alloc", "entry", "result"] {
+        let counts = process.counts(name)?;
+        println!("{name}: {} hits at {}", counts.hits, counts.placed.join(", "));
+    }
+    process.remove_all()?;
+    for record in process.take_records()?.iter().filter(|r| r.event() != "alloc") {
+        println!("{record}");
+    }
+    Ok(())
+}

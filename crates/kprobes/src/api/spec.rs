@@ -1,0 +1,112 @@
+//! A probe as hosts take it, and what they give for it.
+
+use super::Place;
+use core::marker::PhantomData;
+
+/// Any of the probes, ready to be registered: `probe.into()`.
+#[derive(Debug)]
+pub struct Spec<'a, R> {
+    /// Where.
+    pub place: Place<'a>,
+    /// What.
+    pub kind: SpecKind,
+    /// Its handlers.
+    pub handlers: HandlerData,
+    /// It is registered switched off.
+    pub disabled: bool,
+    regs: PhantomData<fn(R)>,
+}
+
+/// Which of the probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecKind {
+    /// A kprobe without handlers.
+    Counter,
+    /// A kprobe.
+    Kprobe,
+    /// A jprobe.
+    Jprobe,
+    /// A kretprobe.
+    Kretprobe {
+        /// How many calls are watched at once; `None`: the host's own number.
+        maxactive: Option<u32>,
+    },
+}
+
+impl<'a, R> Spec<'a, R> {
+    /// For hosts that read a probe from a module.
+    #[must_use]
+    pub const fn new(place: Place<'a>, kind: SpecKind, handlers: HandlerData, disabled: bool) -> Self {
+        Self { place, kind, handlers, disabled, regs: PhantomData }
+    }
+}
+
+/// What is stored of a probe's handlers ([`hit::Handlers`]): addresses in the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandlerData {
+    /// The pre-handler, the entry handler, or a jprobe's function.
+    pub before: u64,
+    /// The post-handler, or that of a return.
+    pub after: u64,
+    /// The fault handler.
+    pub fault: u64,
+    /// What they are given.
+    pub user: u64,
+    /// Where the data of activations is: [`hit::Handlers::area`].
+    pub area: u64,
+    /// Bytes of the data of one activation.
+    pub entry_bytes: u32,
+    /// A module's number + 1, or 0.
+    pub owner: u32,
+    /// `before` is a jprobe's function.
+    pub mirror: bool,
+}
+
+impl HandlerData {
+    /// No handlers.
+    pub const NONE: Self =
+        Self { before: 0, after: 0, fault: 0, user: 0, area: 0, entry_bytes: 0, owner: 0, mirror: false };
+
+    /// Words that an area for `maxactive` activations has: their claims, and their data.
+    #[must_use]
+    pub const fn area_words(entry_bytes: u32, maxactive: u32) -> usize {
+        maxactive as usize * (1 + (entry_bytes as usize).div_ceil(8))
+    }
+}
+
+/// A probe that is registered, owned by whoever has registered it. Only its host knows what to do with it.
+///
+/// To drop it does not unregister the probe: give it back to the host.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "without it the probe cannot be unregistered"]
+pub struct Registered {
+    id: u32,
+    serial: u64,
+}
+
+impl Registered {
+    /// For hosts: their number of the probe, and of this registration of it.
+    pub const fn new(id: u32, serial: u64) -> Self {
+        Self { id, serial }
+    }
+
+    /// The host's number of the probe. It is used again when the probe is gone.
+    ///
+    /// ```
+    /// assert_eq!(kprobes::Registered::new(3, 1).id(), 3);
+    /// ```
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Which registration under that number.
+    ///
+    /// ```
+    /// assert_eq!(kprobes::Registered::new(3, 1).serial(), 1);
+    /// ```
+    #[must_use]
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+}

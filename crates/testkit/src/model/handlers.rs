@@ -1,0 +1,104 @@
+//! Handlers on the machine: functions of the test's own process, which see the registers of the machine's program.
+//!
+//! The machine's memory is not theirs: a pointer of the program's means nothing to them. What they do with the program
+//! they do through [`call_from_handler`] and [`jprobe_return`].
+
+use super::interleave::pause;
+use super::{Machine, Trap};
+use arch::x86::Space;
+use arch::x86::handlers::{Around, Running};
+use hit::returns::SideStack;
+use hit::{Counters, Probe};
+use isa::x86::{Op, Privilege, Regs};
+use std::cell::Cell;
+use sync::primitive::Ordering;
+
+/// The trap that a thread of the test's process is in.
+#[derive(Clone, Copy)]
+struct Current {
+    machine: *const Machine,
+    thread: u64,
+    signal: SideStack,
+    sp: u64,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+}
+
+/// Does something in a trap that was taken with this stack pointer.
+pub(super) fn within<T>(trap: &Trap<'_>, sp: u64, handle: impl FnOnce() -> T) -> T {
+    /// Puts the outer trap back, also when a test panics.
+    struct Outer(Option<Current>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let Trap { machine, thread, signal } = *trap;
+    let _outer = Outer(CURRENT.replace(Some(Current { machine, thread, signal, sp })));
+    handle()
+}
+
+/// Gives the trap that this thread is in, and the stack pointer that it has interrupted.
+fn in_trap<T>(f: impl FnOnce(&Trap<'_>, u64) -> T) -> Option<T> {
+    let Current { machine, thread, signal, sp } = CURRENT.get()?;
+    // SAFETY: `within` has put a reference there and takes it away when it ends, before the reference ends.
+    let machine = unsafe { &*machine };
+    Some(f(&Trap::new(machine, thread, signal), sp))
+}
+
+/// In a handler on the machine: calls a function of its program, with the rest of the interrupted thread's stack. Gives
+/// `rax`; 0 outside of a handler.
+///
+/// # Panics
+///
+/// When the function does not return.
+pub extern "C" fn call_from_handler(function: u64, first: u64, second: u64) -> u64 {
+    in_trap(|trap, sp| trap.call(function, sp, [first, second])).unwrap_or(0)
+}
+
+/// In a jprobe's mirror on the machine: ends it. Comes back when no handler runs.
+///
+/// # Safety
+///
+/// As [`Running::leave`].
+pub unsafe extern "C" fn jprobe_return() {
+    let running = in_trap(|trap, _| trap.running().map(core::ptr::from_ref)).flatten();
+    // SAFETY: it is in the machine's table, which outlives the trap; the rest is the same promise.
+    running.into_iter().for_each(|running| unsafe { (*running).leave() });
+}
+
+/// The machine's program: an ordinary one, whose memory is the machine's.
+#[derive(Clone, Copy, Debug)]
+pub struct Program64;
+
+impl Space for Program64 {
+    const PRIVILEGE: Privilege = Privilege::User;
+    const MEMORY: bool = false;
+
+    fn execute(op: &Op, regs: &mut Regs) -> bool {
+        in_trap(|trap, _| op.execute(regs, &mut &trap.machine.memory).is_ok()).unwrap_or(false)
+    }
+}
+
+// SAFETY: each thread of the machine has a `Running` of its own, and is stepped by one thread of the process at a time;
+// no handler faults here, for a test that does ends. The records of probes are written by control from what
+// `kprobes::Handler` has promised.
+unsafe impl Around for Trap<'_> {
+    fn running(&self) -> Option<&Running> {
+        let runnings = &self.machine.tables.runnings;
+        runnings.get(usize::try_from(self.thread).ok()? % runnings.len())
+    }
+
+    fn read(&self, address: u64, out: &mut [u8]) -> bool {
+        pause();
+        self.machine.memory.read(address, out)
+    }
+
+    fn broken(&self, probe: &Probe) {
+        if let Some(counters) = self.machine.tables.counters.get(probe.id.load(Ordering::Relaxed) as usize) {
+            Counters::add(&counters.faults);
+        }
+    }
+}
