@@ -18,11 +18,13 @@
 
 pub(crate) mod buffer;
 
+use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::arch::time;
+use crate::lock::IrqLock;
 use crate::{console, sched};
 use buffer::{Buffer, PIECE};
 
@@ -32,6 +34,8 @@ const PERIOD_MS: u64 = 10;
 const PATIENCE_NS: u64 = 1_000_000_000;
 
 static LOG: Buffer<{ 1 << 14 }> = Buffer::new();
+/// Where texts go instead of the console.
+static CAPTURED: IrqLock<Option<Vec<u8>>> = IrqLock::new(None);
 /// Since when a command runs; 0 for none.
 static COMMAND_SINCE: AtomicU64 = AtomicU64::new(0);
 
@@ -67,7 +71,19 @@ impl fmt::Write for Line {
 
 /// Prints all that there is.
 pub(crate) fn drain() {
-    LOG.drain(&mut console::write);
+    LOG.drain(&mut |piece| match CAPTURED.lock().as_mut() {
+        Some(captured) => captured.extend_from_slice(piece),
+        None => console::write(piece),
+    });
+}
+
+/// What is logged while `f` runs, instead of printing it: for tests, one at a time.
+pub(crate) fn captured<R>(f: impl FnOnce() -> R) -> (R, Vec<u8>) {
+    drain();
+    *CAPTURED.lock() = Some(Vec::new());
+    let result = f();
+    drain();
+    (result, CAPTURED.lock().take().unwrap_or_default())
 }
 
 /// Prints what is left, on the processor that panics.

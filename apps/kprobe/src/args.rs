@@ -11,6 +11,8 @@ EXAMPLES
   kprobe trace -f -e @probes.txt -o trace.txt -- make
   kprobe list /usr/bin/python3 'Py*Alloc*'
   kprobe check -e 'r libc.so.6:openat' -p 4711
+  kprobe trace --module open-failures.ko,LIMIT=10 -- ls /nonexistent
+  kprobe insmod -p 4711 open-failures.ko LIMIT=10; kprobe dmesg -p 4711; kprobe rmmod -p 4711 open-failures
 
 LINES are those of Linux's kprobe_events and uprobe_events:
   p[:[GRP/]EVENT] WHERE [[NAME=]FETCH[:TYPE]]…     a probe on an instruction
@@ -37,14 +39,80 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Say where and how probes would be placed, or why not, without touching anything.
     Check(CheckArgs),
+    /// Make a probe module of a folder with Rust code.
+    Build(BuildArgs),
+    /// Insert a probe module into a running process, where it stays.
+    Insmod(InsmodArgs),
+    /// Remove a probe module.
+    Rmmod(RmmodArgs),
+    /// List the probe modules in a process.
+    Lsmod(LsmodArgs),
+    /// Print what the probe modules in a process have printed.
+    Dmesg(DmesgArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BuildArgs {
+    /// The folder: a Rust package that uses the crate `module`.
+    #[arg(value_name = "MODULE_DIR")]
+    pub(crate) folder: PathBuf,
+    /// For a kernel, not for processes.
+    #[arg(long)]
+    pub(crate) kernel: bool,
+    /// The file to write; otherwise NAME.ko in the current folder.
+    #[arg(short = 'o', value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InsmodArgs {
+    /// The process.
+    #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// The module.
+    #[arg(value_name = "FILE.ko")]
+    pub(crate) file: PathBuf,
+    /// Its parameters.
+    #[arg(value_name = "NAME=VALUE")]
+    pub(crate) parameters: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RmmodArgs {
+    /// The process.
+    #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// The module's name.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LsmodArgs {
+    /// The process.
+    #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DmesgArgs {
+    /// The process.
+    #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// Wait for more, until the process ends.
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("target").required(true).args(["pid", "command"]), after_help = EXAMPLES)]
 pub(crate) struct TraceArgs {
     /// A probe definition, or @FILE with one on each line.
-    #[arg(short = 'e', value_name = "LINE", required = true, allow_hyphen_values = true)]
+    #[arg(short = 'e', value_name = "LINE", required_unless_present = "modules", allow_hyphen_values = true)]
     pub(crate) events: Vec<String>,
+    /// A probe module, with its parameters; it is removed when the trace ends.
+    #[arg(long = "module", value_name = "FILE.ko[,NAME=VALUE…]")]
+    pub(crate) modules: Vec<String>,
     /// Follow forks and executed programs.
     #[arg(short = 'f')]
     pub(crate) follow: bool,

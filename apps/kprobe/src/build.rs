@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use loader::Object;
 use serde_json::Value;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -21,6 +22,7 @@ const PROCESS: &str = "x86_64-unknown-linux-gnu";
 const KERNEL: &str = "x86_64-unknown-none";
 /// The symbol that a module's declaration has.
 const DECLARATION: &str = "kprobes_module";
+const NO_DECLARATION: &str = "it declares no module: `module::module! { … }` is missing";
 /// What hosts export (`kprobes::raw`).
 const EXPORTS: [&str; 19] = [
     "kprobes_register",
@@ -86,7 +88,11 @@ impl Package {
         let name = package.and_then(|package| package["name"].as_str());
         let name = name.with_context(|| format!("{}: Cargo.toml describes no package", folder.display()))?;
         let target_folder = metadata["target_directory"].as_str().context("cargo tells no target folder")?;
-        Ok(Self { name: name.to_owned(), target_folder: Path::new(target_folder).join("kprobe") })
+        // A target folder may be shared, and modules of one name must not meet there.
+        let mut hasher = DefaultHasher::new();
+        manifest.hash(&mut hasher);
+        let target_folder = Path::new(target_folder).join(format!("kprobe/{name}-{:016x}", hasher.finish()));
+        Ok(Self { name: name.to_owned(), target_folder })
     }
 
     /// The static library, newly built.
@@ -172,14 +178,17 @@ fn link(library: &Path) -> Result<Vec<u8>> {
     ld.args(["-r", "--gc-sections", "--strip-debug", "-u", DECLARATION, "-T"]).arg(script);
     ld.arg("-o").arg(&linked).arg(library);
     let output = ld.output().context("ld cannot be started: modules are linked by it, it is part of GNU binutils")?;
-    ensure!(output.status.success(), "ld cannot link the module: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Its words for: what everything begins with is not there.
+    ensure!(!said.contains("requires a defined symbol root"), NO_DECLARATION);
+    ensure!(output.status.success(), "ld cannot link the module: {}", said.trim());
     fs::read(&linked).with_context(|| linked.display().to_string())
 }
 
 /// Checks that a host can load it.
 fn check(bytes: &[u8]) -> Result<()> {
     let object = Object::parse(bytes).map_err(|error| anyhow::anyhow!("{error}"))?;
-    ensure!(object.defines(DECLARATION), "it declares no module: `module::module! {{ … }}` is missing");
+    ensure!(object.defines(DECLARATION), NO_DECLARATION);
     let is_unknown = |name: &&str| !EXPORTS.contains(name) && !object.is_optional(name);
     let mut unknown: Vec<_> = object.undefined().filter(is_unknown).collect();
     unknown.sort_unstable();
@@ -187,4 +196,81 @@ fn check(bytes: &[u8]) -> Result<()> {
         bail!("it needs what no host has: {}", unknown.join(", "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A package with this as its code.
+    fn package(code: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/module");
+        let manifest = format!(
+            "[package]\nname = \"a-module\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[dependencies]\nmodule = {{ path = {:?} }}\n\
+             [workspace]\n",
+            crates.display().to_string()
+        );
+        fs::create_dir(folder.path().join("src")).expect("it is new");
+        fs::write(folder.path().join("Cargo.toml"), manifest).expect("it is ours");
+        fs::write(folder.path().join("src/lib.rs"), code).expect("it is ours");
+        folder
+    }
+
+    fn built(code: &str, kernel: bool) -> Result<Vec<u8>> {
+        let folder = package(code);
+        let output = folder.path().join("out.ko");
+        build(folder.path(), kernel, Some(&output)).map(|_| fs::read(output).expect("it was written"))
+    }
+
+    const DECLARED: &str = "#![no_std]\nmodule::module! { name: \"a\", init: init }\n";
+
+    #[test]
+    fn one_source_becomes_a_module_for_a_process_and_one_for_a_kernel() {
+        let code = format!("{DECLARED}fn init() -> Result<(), module::Error> {{ module::println!(\"x\"); Ok(()) }}");
+        for kernel in [false, true] {
+            let bytes = built(&code, kernel).expect("it is right");
+            let object = Object::parse(&bytes).expect("it was checked");
+            assert!(object.undefined().any(|name| name == "kprobes_print"), "kernel: {kernel}");
+            assert!(object.undefined().all(|name| EXPORTS.contains(&name)), "kernel: {kernel}");
+        }
+    }
+
+    #[test]
+    fn what_no_host_has_is_named() {
+        let init = "fn init() -> Result<(), module::Error> { unsafe { a(); b() }; Ok(()) }";
+        let code = format!("{DECLARED}unsafe extern \"C\" {{ fn a(); fn b(); }}\n{init}");
+        let error = format!("{:#}", built(&code, false).map(drop).expect_err("nobody has a and b"));
+        assert!(error.contains("it needs what no host has: a, b"), "{error}");
+    }
+
+    #[test]
+    fn code_that_declares_no_module_is_refused() {
+        let panics = "#[panic_handler] fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }";
+        let error = format!(
+            "{:#}",
+            built(&format!("#![no_std]\n{panics}"), false).map(drop).expect_err("there is no declaration")
+        );
+        assert!(error.contains("it declares no module"), "{error}");
+    }
+
+    #[test]
+    fn code_that_does_not_compile_is_no_module() {
+        let error = format!("{:#}", built("fn", false).map(drop).expect_err("that is no code"));
+        assert!(error.contains("does not compile"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_a_package_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let error = build(folder.path(), false, None).expect_err("nothing is there").to_string();
+        assert!(error.contains("no Cargo.toml there"), "{error}");
+    }
+
+    #[test]
+    fn a_target_that_is_not_installed_is_named() {
+        let folder = package("");
+        let error = check_target(folder.path(), "sparc-unknown-none-elf").expect_err("nobody has it").to_string();
+        assert!(error.contains("rustup target add sparc-unknown-none-elf"), "{error}");
+    }
 }

@@ -1,11 +1,13 @@
 //! `kprobe`: traces any instruction of an unmodified, running program.
 //!
-//! Thin: what it does is in the libraries. Here are the command line ([`args`]), the three commands, and the output.
+//! Thin: what it does is in the libraries. Here are the command line ([`args`]), the commands, and the output.
 
 mod args;
+mod build;
 mod check;
 mod definitions;
 mod list;
+mod modules;
 mod output;
 mod progress;
 mod report;
@@ -24,6 +26,11 @@ fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&args),
         Command::List(args) => list::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Build(args) => modules::build(&args),
+        Command::Insmod(args) => modules::insert(&args),
+        Command::Rmmod(args) => modules::remove(&args),
+        Command::Lsmod(args) => modules::list(&args),
+        Command::Dmesg(args) => modules::messages(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

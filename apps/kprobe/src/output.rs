@@ -1,8 +1,10 @@
 //! Where the trace goes, and how events look.
 
 use crate::args::Format;
+use crate::modules;
 use anyhow::{Context, Result};
 use events::{Definition, Line, Location, Program, Schema, Site, Value, compile, decode, write_json, write_text};
+use host_process::control::modules::Message;
 use host_process::control::{Clock, Objects, Record};
 use std::fs::File;
 use std::io::{BufWriter, Write, stderr};
@@ -18,6 +20,7 @@ pub(crate) struct Output {
     format: Format,
     events: Vec<Event>,
     waiting: Vec<Record>,
+    messages: Vec<Message>,
     printed: u64,
     limit: u64,
 }
@@ -60,7 +63,7 @@ impl Output {
         };
         let events = definitions.iter().map(event).collect::<Result<Vec<_>>>()?;
         let limit = limit.unwrap_or(u64::MAX);
-        Ok(Self { writer: BufWriter::new(writer), format, events, waiting: Vec::new(), printed: 0, limit })
+        Ok(Self { writer: BufWriter::new(writer), format, events, waiting: Vec::new(), messages: Vec::new(), printed: 0, limit })
     }
 
     /// Name and group of an event.
@@ -77,20 +80,44 @@ impl Output {
         self.printed >= self.limit
     }
 
-    /// Takes records in; prints those that no older one can follow any more, in the order of time.
+    /// Takes records and messages of modules in; prints those that no older one can follow any more, in the order of time.
     /// `horizon` is the counter before which all have been collected; `None` at the end.
-    pub(crate) fn records(&mut self, records: Vec<Record>, clock: &Clock, horizon: Option<u64>) -> Result<()> {
+    pub(crate) fn records(
+        &mut self,
+        records: Vec<Record>,
+        messages: Vec<Message>,
+        clock: &Clock,
+        horizon: Option<u64>,
+    ) -> Result<()> {
         self.waiting.extend(records);
         self.waiting.sort_by_key(|r| r.time);
+        self.messages.extend(messages);
+        self.messages.sort_by_key(|m| m.time_ns);
         let settled = horizon.map_or(u64::MAX, |h| h.saturating_sub(SETTLE));
         let ready = self.waiting.partition_point(|r| r.time < settled);
         let ready: Vec<Record> = self.waiting.drain(..ready).collect();
         for record in &ready {
+            self.messages_before(clock.nanoseconds(record.time))?;
             if !self.is_full() {
                 self.record(record, clock)?;
             }
         }
-        if !ready.is_empty() { self.flush() } else { Ok(()) }
+        let said = self.messages_before(if horizon.is_some() { clock.nanoseconds(settled) } else { u64::MAX })?;
+        if !ready.is_empty() || said { self.flush() } else { Ok(()) }
+    }
+
+    /// Prints the messages before a time; whether there were any.
+    fn messages_before(&mut self, time_ns: u64) -> Result<bool> {
+        let ready = self.messages.partition_point(|m| m.time_ns < time_ns);
+        let ready: Vec<Message> = self.messages.drain(..ready).collect();
+        for message in &ready {
+            let text = match self.format {
+                Format::Text => modules::text(message),
+                Format::Jsonl => modules::json(message),
+            };
+            self.line(&text)?;
+        }
+        Ok(!ready.is_empty())
     }
 
     fn record(&mut self, record: &Record, clock: &Clock) -> Result<()> {

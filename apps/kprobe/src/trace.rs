@@ -4,7 +4,7 @@ use crate::args::TraceArgs;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::status::{FAILURE, SIGNAL, say};
-use crate::{definitions, report};
+use crate::{definitions, modules, report};
 use anyhow::{Result, bail};
 use events::Definition;
 use host_process::control::{HostError, Image, Notice, Options, Trace, Verdict, View};
@@ -43,10 +43,12 @@ struct Run<'a> {
 
 /// Runs a trace; the exit status.
 pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
-    let definitions = definitions::read(&args.events)?;
+    let modules = args.modules.iter().map(|text| modules::with_parameters(text)).collect::<Result<Vec<_>>>()?;
+    let definitions = if args.events.is_empty() { Vec::new() } else { definitions::read(&args.events)? };
     let output = Output::new(args.output.as_deref(), args.format, &definitions, args.max_events)?;
     let options = Options { follow: args.follow, count: args.count };
-    let trace = Trace::new(Image::parse(crate::AGENT)?, definitions.clone(), options);
+    let mut trace = Trace::new(Image::parse(crate::AGENT)?, definitions.clone(), options);
+    modules.into_iter().for_each(|file| trace.add_module(file, false));
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|s| !is_ignored(*s)) {
         signal_hook::flag::register(signal, interrupted.clone())?;
@@ -116,7 +118,8 @@ impl Run<'_> {
     fn refusals(&self, notices: &[Notice]) -> Option<String> {
         let refusal = |n: &Notice| match n {
             Notice::Failed { event, why, fatal: true, .. } => Some(format!("{}: {why}", self.output.event(*event).0)),
-            Notice::Failed { .. } | Notice::Note(_) => None,
+            Notice::Refused { why, fatal: true, .. } => Some(why.clone()),
+            Notice::Failed { .. } | Notice::Refused { .. } | Notice::Note(_) => None,
         };
         let all: Vec<String> = notices.iter().filter_map(refusal).collect();
         (!all.is_empty()).then(|| all.join("\n"))
@@ -139,6 +142,7 @@ impl Run<'_> {
                 Notice::Failed { event, why, .. } if self.args.follow => {
                     self.not_placed.entry(event).or_insert(why);
                 }
+                Notice::Refused { pid, why, .. } => say(&format!("not inserted into process {pid}: {why}")),
                 Notice::Failed { event, pid, why, .. } => {
                     say(&format!("{}: not placed in process {pid}: {why}", self.output.event(event).0));
                 }
@@ -175,8 +179,8 @@ impl Run<'_> {
             bail!(why);
         }
         self.say_all(notices);
-        let records = self.trace.take_records();
-        self.output.records(records, &self.trace.clock, Some(self.trace.horizon()))?;
+        let (records, messages) = (self.trace.take_records(), self.trace.take_messages());
+        self.output.records(records, messages, &self.trace.clock, Some(self.trace.horizon()))?;
         if !self.told_waiting && first_program > PATIENCE {
             self.told_waiting = true;
             self.tell_waiting();
@@ -231,8 +235,8 @@ impl Run<'_> {
     }
 
     fn print_rest(&mut self, placed: Vec<host_process::control::Tally>) -> Result<()> {
-        let records = self.trace.take_records();
-        self.output.records(records, &self.trace.clock, None)?;
+        let (records, messages) = (self.trace.take_records(), self.trace.take_messages());
+        self.output.records(records, messages, &self.trace.clock, None)?;
         let mut tallies = self.trace.tallies();
         for (tally, before) in tallies.iter_mut().zip(placed) {
             tally.placed = before.placed;
@@ -247,6 +251,9 @@ impl Run<'_> {
             self.not_placed.iter().filter(|&(&e, _)| tallies.get(e).is_some_and(|t| t.placed.is_empty()))
         {
             say(&format!("{}: placed nowhere: {why}", self.output.event(event).0));
+        }
+        if self.definitions.is_empty() {
+            return Ok(());
         }
         report::summary(&mut self.output, &self.definitions, &tallies)
     }

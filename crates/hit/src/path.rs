@@ -1,11 +1,11 @@
 //! From the trap to the next instruction.
 
-use crate::returns::{self, Entering};
+use crate::returns;
 use crate::site::{Counters, Kind, Probe, Site, live};
 use crate::step::{index, is_site};
 use crate::{Cause, Host, Isa, Next, step};
 use sync::ActiveSet;
-use sync::primitive::Ordering;
+use sync::primitive::{AtomicU64, Ordering};
 
 /// More probes than this at one site are not run: a chain that is longer is taken for a corrupt one.
 pub const MAX_CHAIN: usize = 256;
@@ -51,45 +51,55 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
 fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs<H>) {
     H::Isa::set_pc(regs, address);
     let place = host.enter();
-    let mut entering = Entering::default();
+    let may_run = place.is_some();
+    // Bits of the return probes that were met since the last handler.
+    let mut returning = 0u32;
     let mut next = Next::Step;
     let mut followed = false;
     for probe in chain(host, site).filter(|p| live(&p.state)) {
         match probe.kind() {
-            Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
-            Some(Kind::Return) => entering.ask(host, probe, place.is_some(), regs),
+            Some(Kind::Return) => returning |= returns::bit(probe),
             Some(Kind::Handler) => {
                 // Before that: it may change the registers, and the return address is where the stack pointer says now.
-                entering.arm(host, site, index, regs);
-                let may_run = place.is_some() && (!probe.is_followed() || step::can_be_followed(host));
-                next = next.or(handle(host, probe, may_run, regs));
-                if next == Next::Redirected {
+                if returning != 0 {
+                    returns::enter(host, site, index, core::mem::take(&mut returning), may_run, regs);
+                }
+                let handled = handle(host, probe, may_run, regs);
+                followed |= handled == Handled::Followed;
+                if handled == Handled::Redirected {
                     // The others are not reached (Linux: `aggr_pre_handler`).
+                    next = Next::Redirected;
                     break;
                 }
-                followed |= may_run && probe.is_followed();
                 // Whatever the handler has done to it, or left behind when it has faulted.
                 H::Isa::set_pc(regs, address);
             }
-            Some(kind) => run(host, probe, kind, place.is_some(), regs),
+            Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
+            Some(kind) => run(host, probe, kind, may_run, regs),
             None => {}
         }
     }
-    entering.arm(host, site, index, regs);
-    if followed && next == Next::Step {
-        // Post-handlers are handlers: as long as they may run now, the guard is held.
-        if step::over(host, site, index, true, regs) {
-            follow(host, site, regs);
-        }
-        return place.into_iter().for_each(ActiveSet::leave);
+    if returning != 0 {
+        returns::enter(host, site, index, returning, may_run, regs);
     }
-    place.into_iter().for_each(ActiveSet::leave);
-    if next == Next::Step {
-        step::over(host, site, index, false, regs);
+    // Post-handlers are handlers: if they run at once, the guard is held for them.
+    let place = if followed { place } else { leave(place) };
+    if next == Next::Step && step::over(host, site, index, followed, regs) && followed {
+        follow(host, site, regs);
     }
+    leave(place);
+}
+
+#[inline(always)]
+fn leave(place: Option<&AtomicU64>) -> Option<&AtomicU64> {
+    if let Some(place) = place {
+        ActiveSet::leave(place);
+    }
+    None
 }
 
 /// The displaced instruction has taken its effect: the post-handlers run, in the order of the chain.
+#[inline(never)]
 pub(crate) fn follow<H: Host>(host: &H, site: &Site, regs: &mut Regs<H>) {
     let handlers = chain(host, site).filter(|p| live(&p.state) && p.kind() == Some(Kind::Handler) && p.is_followed());
     for probe in handlers {
@@ -126,14 +136,28 @@ pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs
     }
 }
 
-/// A probe with handlers.
-fn handle<H: Host>(host: &H, probe: &Probe, may_run: bool, regs: &mut Regs<H>) -> Next {
-    let Some(counters) = counted(host, probe, may_run) else { return Next::Step };
+/// What became of a probe with handlers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    /// The displaced instruction takes its effect.
+    Step,
+    /// It does, and the probe's post-handler follows.
+    Followed,
+    /// The pre-handler has done the instruction's work.
+    Redirected,
+}
+
+/// A probe with handlers. A function of its own: what calls handlers saves many registers.
+#[inline(never)]
+fn handle<H: Host>(host: &H, probe: &Probe, may_run: bool, regs: &mut Regs<H>) -> Handled {
+    let may_run = may_run && (!probe.is_followed() || step::can_be_followed(host));
+    let Some(counters) = counted(host, probe, may_run) else { return Handled::Step };
     Counters::add(&counters.hits);
-    if probe.handlers.before.load(Ordering::Relaxed) == 0 {
-        return Next::Step;
+    let has_handler = probe.handlers.before.load(Ordering::Relaxed) != 0;
+    if has_handler && host.handle(probe, regs) == Next::Redirected {
+        return Handled::Redirected;
     }
-    host.handle(probe, regs)
+    if probe.is_followed() { Handled::Followed } else { Handled::Step }
 }
 
 /// The probes at a site.

@@ -61,7 +61,7 @@ mod activation;
 mod instance;
 mod walk;
 
-pub(crate) use activation::{Entering, hit};
+pub(crate) use activation::{bit, enter, hit};
 pub use instance::{Instance, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
 
 use crate::Host;

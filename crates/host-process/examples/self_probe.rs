@@ -18,10 +18,7 @@ fn main() -> Result<(), Error> {
     ])?;
     let total: u64 = (1..=3).map(compute).sum();
     println!("computed {total}");
-    for name in ["alloc", "entry", "result"] {
-        let counts = process.counts(name)?;
-        println!("{name}: {} hits at {}", counts.hits, counts.placed.join(", "));
-    }
+    process.list()?.iter().for_each(|probe| println!("{probe}"));
     process.remove_all()?;
     for record in process.take_records()?.iter().filter(|r| r.event() != "alloc") {
         println!("{record}");

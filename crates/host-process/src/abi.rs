@@ -344,6 +344,8 @@ pub struct Bank {
     pub counters: [Counters; EVENTS],
     /// Its records.
     pub rings: [RingMemory; RINGS],
+    /// What modules have printed that end with the trace.
+    pub log: modules::Log,
 }
 
 /// What the tool and the processes of one trace share. [`Bank`]s follow it.

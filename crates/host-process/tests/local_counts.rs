@@ -39,7 +39,7 @@ fn hits_of_several_threads_are_exact() {
     });
     let (entries, returns) = (process.counts("entries").unwrap(), process.counts("returns").unwrap());
     assert_eq!((entries.hits, entries.missed), (THREADS * CALLS, 0));
-    assert_eq!((returns.hits + returns.missed, returns.returns), (THREADS * CALLS, returns.hits));
+    assert_eq!((returns.hits + returns.missed, returns.returned), (THREADS * CALLS, returns.hits));
     assert_eq!(returns.missed, 0);
     process.remove("entries").unwrap();
     process.remove("kprobes/returns").unwrap();
@@ -70,7 +70,7 @@ fn a_thousand_probes_come_and_go_under_running_threads() {
     });
     let calls = calls.load(Ordering::Relaxed);
     assert!(hits >= ROUNDS as u64 && hits <= calls, "{hits} hits of {calls} calls");
-    assert!(process.names().unwrap().iter().all(|n| n != "kprobes/churn"));
+    assert!(process.list().unwrap().iter().all(|p| p.name != "kprobes/churn"));
 }
 
 #[test]

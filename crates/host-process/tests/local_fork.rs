@@ -47,6 +47,6 @@ fn a_child_runs_over_probes_and_cannot_change_them() {
     assert_eq!(process.counts("entry").unwrap().hits, 0);
     (0_u64..7).map(|n| called_in_both(n)).for_each(drop);
     assert_eq!(process.counts("entry").unwrap().hits, 7);
-    assert_eq!(process.counts("return").unwrap().returns, 7);
+    assert_eq!(process.counts("return").unwrap().returned, 7);
     process.remove_all().unwrap();
 }

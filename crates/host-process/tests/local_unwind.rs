@@ -24,7 +24,7 @@ fn a_panic_through_probed_functions_is_caught() {
     assert!(threads.into_iter().all(|t| t.join().unwrap()));
     let _ = std::panic::take_hook();
     let (fails, catches) = (process.counts("fails").unwrap(), process.counts("catches").unwrap());
-    assert_eq!((fails.hits, fails.returns, fails.unwound), (4 * 55, 0, 4 * 55));
-    assert_eq!((catches.hits, catches.returns, catches.unwound), (40, 40, 0));
+    assert_eq!((fails.hits, fails.returned, fails.unwound), (4 * 55, 0, 4 * 55));
+    assert_eq!((catches.hits, catches.returned, catches.unwound), (40, 40, 0));
     process.remove_all().unwrap();
 }

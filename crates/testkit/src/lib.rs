@@ -12,10 +12,11 @@
 //! The processor is an oracle for its own instruction set only, so those that use it exist where it is: on Linux, on
 //! `x86_64`. The model is everywhere.
 //!
-//! The suite can run inside the system that it tests: with the feature `suite` alone this crate is `no_std` and depends
-//! on nothing. All the rest comes with `std`, which is the default.
+//! The suite can run inside the system that it tests: with the feature `suite` alone this crate is `no_std` and knows no
+//! more than the types of probes and registers. All the rest comes with `std`, which is the default.
 //!
-//! Nothing here is part of a product. `unsafe` is confined to `processor::worker` and `model::plain`.
+//! Nothing here is part of a product. `unsafe` is confined to `processor::worker`, `model::plain`, `model::handlers`,
+//! `suite::handlers::notes`, `suite::handlers::mirrors` and `suite::handlers::spoiled`.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

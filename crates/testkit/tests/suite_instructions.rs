@@ -69,6 +69,13 @@ fn the_model_machine_computes_what_the_processor_computes() {
             let mut case = Case { code: code.clone(), ..generator.case(&oracle.processor) };
             case.state.regs.gpr[gpr::RSP] = STACK.addr + 0x1000;
             case.state.regs.gpr[gpr::RBP] = STACK.addr + 0x1800;
+            // What `rdi` or `rsi` point at must be there.
+            let text = isa::x86::disassemble(&case.code, case.addr).expect("it is an instruction");
+            for (operand, register) in [("[rdi]", gpr::RDI), ("[rsi]", gpr::RSI)] {
+                if text.contains(operand) {
+                    case.state.regs.gpr[register] = DATA.addr + case.state.regs.gpr[register] % 0x1000;
+                }
+            }
             let expected = oracle.in_place(&case);
             assert_eq!(expected.end, End::Completed, "{code:02x?}");
             let machine = machine(&case);

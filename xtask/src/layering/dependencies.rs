@@ -6,21 +6,22 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Violation;
-use crate::shell::{cargo, output};
+use crate::shell::{cargo, output, root};
 
 /// What may be depended on, for builds. A crate that is not listed may depend on none of ours.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("hit", &["sync"]),
     ("kprobes", &["hit", "sync"]),
     ("cpu", &["isa"]),
-    ("arch", &["kprobes", "hit", "sync", "isa", "events"]),
-    ("host-process", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
+    ("arch", &["kprobes", "hit", "sync", "cpu", "isa", "events"]),
+    ("module", &["kprobes", "isa"]),
+    ("host-process", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "symbols", "events", "loader", "agent-image"]),
     ("host-bare", &["arch", "kprobes", "hit", "sync", "isa", "events"]),
     ("host-linux", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
-    ("agent", &["host-process", "hit", "sync", "cpu", "events"]),
-    ("demo-kernel", &["host-bare", "testkit", "arch", "kprobes", "hit", "sync", "isa", "events"]),
-    ("testkit", &["arch", "kprobes", "hit", "sync", "isa", "events"]),
-    ("kprobe", &["host-process", "kprobes", "hit", "sync", "isa", "symbols", "events"]),
+    ("agent", &["host-process", "hit", "sync", "cpu", "events", "kprobes"]),
+    ("demo-kernel", &["host-bare", "testkit", "loader", "arch", "kprobes", "hit", "sync", "isa", "events"]),
+    ("testkit", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "events"]),
+    ("kprobe", &["host-process", "agent-image", "loader", "kprobes", "hit", "sync", "isa", "symbols", "events"]),
 ];
 
 /// For tests, these may also be depended on, by anyone.
@@ -28,6 +29,8 @@ const FOR_TESTS: &[&str] = &["testkit", "isa", "sync", "hit", "kprobes"];
 
 /// What is freestanding is no member of the workspace.
 const FREESTANDING: [&str; 2] = ["apps/agent/Cargo.toml", "apps/demo-kernel/Cargo.toml"];
+/// Folders of probe modules, which may depend on `module` only.
+const MODULES: [&str; 2] = ["modules", "apps/demo-kernel/modules"];
 
 /// All our own packages, as `cargo metadata` shows them.
 ///
@@ -38,6 +41,12 @@ pub(super) fn packages() -> Result<Vec<Value>> {
     let mut packages = packages_of("Cargo.toml")?;
     for manifest in FREESTANDING {
         packages.extend(packages_of(manifest)?);
+    }
+    for folder in MODULES {
+        let entries = std::fs::read_dir(root().join(folder)).with_context(|| format!("the folder {folder}"))?;
+        for manifest in entries.filter_map(|e| Some(e.ok()?.path().join("Cargo.toml"))).filter(|path| path.exists()) {
+            packages.extend(packages_of(&manifest.to_string_lossy())?);
+        }
     }
     Ok(packages)
 }
@@ -58,12 +67,18 @@ pub(super) fn check(packages: &[Value]) -> Vec<Violation> {
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let to = dependency["name"].as_str().unwrap_or_default();
             let for_tests = dependency["kind"] == "dev";
-            if ours.contains(&to) && !is_allowed(from, to, for_tests) {
+            let by_module = to == "module" && is_module(package);
+            if ours.contains(&to) && !by_module && !is_allowed(from, to, for_tests) {
                 violations.push(Violation::new(from, format!("must not depend on {to}")));
             }
         }
     }
     violations
+}
+
+/// Whether a package is a probe module, by where it lies.
+fn is_module(package: &Value) -> bool {
+    package["manifest_path"].as_str().is_some_and(|path| path.contains("/modules/"))
 }
 
 fn is_allowed(from: &str, to: &str, for_tests: bool) -> bool {
@@ -84,6 +99,16 @@ mod tests {
     #[test]
     fn control_may_use_the_hit_path() {
         assert_eq!(check(&tree("kprobes", "hit", Value::Null)), []);
+    }
+
+    #[test]
+    fn a_probe_module_may_use_the_crate_for_modules_and_nothing_else() {
+        let of = |to| {
+            let mut packages = tree("open-failures", to, Value::Null);
+            packages[0]["manifest_path"] = "a/modules/open-failures/Cargo.toml".into();
+            check(&packages).len()
+        };
+        assert_eq!((of("module"), of("kprobes")), (0, 1));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{disk, symbols};
+use super::{Modules, disk, symbols};
 use crate::shell::{cargo, root};
 use crate::{bench, setup};
 
@@ -22,12 +22,12 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Builds it, after installing what is missing for that.
+    /// Builds it and its modules, after installing what is missing for that.
     ///
     /// # Errors
     ///
-    /// If the target or QEMU cannot be had, or the kernel does not compile.
-    pub(crate) fn build() -> Result<Self> {
+    /// If the target or QEMU cannot be had, or the kernel or a module does not compile.
+    pub(crate) fn build(modules: &Modules) -> Result<Self> {
         setup::for_kernel().map_err(|missing| anyhow!("{missing}"))?;
         // Beside the workspace's own results: the kernel's folder stays as it was checked out.
         let target = bench::target_directory()?.join(NAME);
@@ -36,7 +36,10 @@ impl Kernel {
         let disk = target.join("disk.tar");
         let bytes = std::fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
         let table = symbols::table(&bytes).context("the kernel's symbol table")?;
-        let archive = disk::archive(&root().join(FOLDER).join("disk"), &[("boot/symbols", table.as_bytes())])?;
+        let modules = modules.files(&target)?;
+        let mut made = vec![("boot/symbols", table.as_bytes())];
+        made.extend(modules.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())));
+        let archive = disk::archive(&root().join(FOLDER).join("disk"), &made)?;
         replace(&disk, &archive)?;
         Ok(Self { image, disk })
     }

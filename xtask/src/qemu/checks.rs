@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Kernel, Options, Run, closure};
+use super::{Kernel, Modules, Options, Run, closure};
 use crate::setup;
 
 /// The documents' example: a return probe on `sys_open` sees a failure.
@@ -26,7 +26,7 @@ pub(crate) fn run() -> Result<()> {
         println!("{skipped}");
         return Ok(());
     }
-    let kernel = Kernel::build()?;
+    let kernel = Kernel::build(&Modules::Built)?;
     closure::run(&kernel)?;
     let example = script(&kernel, EXAMPLE, 2)?;
     ensure!(example.output.contains(SEEN), "the example's trace does not show the failure: no `{SEEN}`");

@@ -1,7 +1,7 @@
 //! `cargo xtask qemu`: the demo kernel, built and booted.
 //!
 //! Everything a run needs is made here: the tools (`setup`), the kernel ([`build`]), its RAM disk with its own symbol
-//! table ([`disk`], [`symbols`]), the machine ([`machine`]) and somebody who types ([`session`]).
+//! table and probe modules ([`disk`], [`symbols`], [`modules`]), the machine ([`machine`]) and somebody who types ([`session`]).
 //!
 //! # How a script is typed
 //!
@@ -26,6 +26,7 @@ pub(crate) mod checks;
 mod closure;
 mod disk;
 mod machine;
+mod modules;
 mod options;
 #[cfg(test)]
 mod parts;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub(crate) use build::Kernel;
+pub(crate) use modules::Modules;
 pub(crate) use options::Options;
 
 /// What a scripted run has shown.
@@ -59,7 +61,7 @@ pub(crate) struct Run {
 /// If something cannot be built or started, if the machine is reset, or if the time is over. A kernel that halts with
 /// a failure is no error here: see [`Run::status`].
 pub(crate) fn run_script(script: &str, options: &Options) -> Result<Run> {
-    Kernel::build()?.run(script, options)
+    Kernel::build(&options.modules)?.run(script, options)
 }
 
 /// The verb.
@@ -69,8 +71,8 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             println!("{}", options::USAGE);
             Ok(0)
         }
-        options::Verb::Closure => closure::run(&Kernel::build()?).map(|()| 0),
-        options::Verb::Interactive(options) => machine::interactive(&Kernel::build()?, &options),
+        options::Verb::Closure => closure::run(&Kernel::build(&Modules::None)?).map(|()| 0),
+        options::Verb::Interactive(options) => machine::interactive(&Kernel::build(&options.modules)?, &options),
         options::Verb::Script(file, options) => scripted(&file, &options),
     });
     match result {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::Modules;
+
 pub(super) const USAGE: &str = "\
 usage: cargo xtask qemu [OPTION…]
 
@@ -14,6 +16,7 @@ Builds the demo kernel and boots it. Without a script, the terminal is its conso
   --icount           one processor that counts instructions: the same run every time
   --timeout SECONDS  with a script, give up after so long (60)
   --append WORDS     the kernel's command line
+  --modules DIR      take the probe modules (*.ko) that lie there, instead of building the repository's
   --closure          boot nothing: check that what a trap runs lies in .kprobes.text";
 
 /// More would be accepted by QEMU, but not by two cores that emulate them.
@@ -30,13 +33,22 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
     /// The kernel's command line.
     pub(crate) append: String,
+    /// The probe modules on the RAM disk.
+    pub(crate) modules: Modules,
     /// The output is copied to standard output while it comes.
     pub(crate) show: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { processors: 2, icount: false, timeout: Duration::from_secs(60), append: String::new(), show: true }
+        Self {
+            processors: 2,
+            icount: false,
+            timeout: Duration::from_secs(60),
+            append: String::new(),
+            modules: Modules::Built,
+            show: true,
+        }
     }
 }
 
@@ -67,6 +79,7 @@ pub(super) fn parse(arguments: &[&str]) -> Result<Verb> {
             "--script" => script = Some(value()?.to_owned()),
             "--smp" => options.processors = processors(value()?)?,
             "--timeout" => timeout = Some(seconds(value()?)?),
+            "--modules" => options.modules = Modules::Folder(value()?.into()),
             "--append" => value()?.clone_into(&mut options.append),
             _ => bail!("unknown argument {argument}\n{USAGE}"),
         }
@@ -104,12 +117,13 @@ mod tests {
 
     #[test]
     fn a_script_is_run_with_what_was_asked_for() {
-        let verb = parse(&["--script", "f", "--smp", "4", "--timeout", "5", "--append", "a b", "--icount"]).unwrap();
+        let verb = parse(&["--script", "f", "--smp", "4", "--timeout", "5", "--append", "a b", "--icount", "--modules", "d"]).unwrap();
         let options = Options {
             processors: 4,
             icount: true,
             timeout: Duration::from_secs(5),
             append: "a b".to_owned(),
+            modules: Modules::Folder("d".into()),
             ..Options::default()
         };
         assert_eq!(verb, Verb::Script("f".to_owned(), options));

@@ -46,11 +46,23 @@ fn an_unwinder_in_the_handler_finds_the_function_that_has_faulted() {
 fn return_probes_and_probes_on_the_way_change_nothing() {
     let path = need!(program("faults"));
     let plain = command(&path, &["kinds"]);
-    let probes = ["r:load_returns load", "p:jumps siglongjmp", "r:stores store", "p:actions sigaction"];
+    let probes =
+        ["r:load_returns load", "p:jumps siglongjmp", "r:stores store", "p:actions sigaction", "p:on_fault on_fault"];
     let traced = trace(&["-c"], &probes, &plain);
     assert_same_run(&bare(&plain), &traced.run);
     let loads = traced.summary("load_returns");
     assert_eq!((loads.hits, loads.returns, loads.unwound), (6, Some(1), Some(5)), "{loads:?}");
+    assert_eq!(traced.summary("on_fault").hits, 18);
+}
+
+#[test]
+fn children_that_are_followed_fault_as_their_parents_do() {
+    let path = need!(program("faults"));
+    let plain = command(&path, &["children"]);
+    let traced = trace(&["-c", "-f"], &["p:load load"], &plain);
+    assert_same_run(&bare(&plain), &traced.run);
+    // Two in forked children, besides what the program counts.
+    assert_eq!(traced.summary("load").hits, 4);
 }
 
 #[test]

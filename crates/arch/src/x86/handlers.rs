@@ -24,10 +24,8 @@ use sync::Claims;
 #[repr(C)]
 pub struct Running {
     recovery: Recovery,
-    /// Address of the probe whose handler runs; 0: none, or one whose fault handler runs already.
+    /// Address of the probe whose handler is called, while one is; 0: its fault handler runs already.
     probe: AtomicU64,
-    /// Where it was hit.
-    address: AtomicU64,
 }
 
 /// What handlers are called in.
@@ -110,27 +108,6 @@ pub fn released(probe: &Probe, id: u32) {
 /// What handlers without data get: an address that is aligned for any.
 const NO_DATA: *mut u8 = core::ptr::without_provenance_mut(8);
 
-/// The arguments of a call.
-#[repr(C)]
-struct Call<'c, 'r> {
-    function: u64,
-    hit: &'c mut Hit<'r, Regs>,
-    data: *mut u8,
-}
-
-/// Calls the function that is said, by [`Recovery::call`].
-///
-/// # Safety
-///
-/// `call` points to a [`Call`] of a handler.
-unsafe extern "C" fn enter(call: *mut u8) -> u64 {
-    // SAFETY: the caller's promise; it lives on the stack of who called, and nobody else refers to it.
-    let call = unsafe { &mut *call.cast::<Call<'_, '_>>() };
-    // SAFETY: a handler: all kinds of them are C functions of these two arguments, or only the first of them.
-    let function: extern "C" fn(*mut Hit<'_, Regs>, *mut u8) -> u32 = unsafe { core::mem::transmute(call.function) };
-    u64::from(function(core::ptr::from_mut(call.hit), call.data))
-}
-
 /// What a handler is told besides the registers.
 #[derive(Default)]
 struct Told {
@@ -139,6 +116,7 @@ struct Told {
 }
 
 /// Calls `function`; what it says, or `None` when it may not run or has faulted.
+#[inline(always)]
 fn call<A: Around>(
     around: &A,
     probe: &Probe,
@@ -150,21 +128,23 @@ fn call<A: Around>(
     let address = probe.data.load(Ordering::Relaxed);
     let hit = Hit::new(regs, address, probe.handlers.user.load(Ordering::Relaxed));
     let mut hit = hit.with_trap(trap).returning_to(caller);
-    let mut call = Call { function, hit: &mut hit, data };
-    let said = guarded(around, probe, function, address, |recovery| {
-        // SAFETY: `enter` takes a `Call`; that its function is a handler, which may end anywhere, is what `Around`
-        // promises of probes' records.
-        unsafe { recovery.call(enter as *const () as u64, (&raw mut call).cast()) }
+    let said = guarded(around, probe, function, |recovery| {
+        // SAFETY: all kinds of handlers are C functions of these two arguments, or only the first of them. That this is
+        // one, which may end anywhere, is what `Around` promises of probes' records.
+        unsafe { recovery.call(function, (&raw mut hit).cast(), data) }
     });
     said.map(|said| said as u32)
 }
 
-/// Calls a jprobe's mirror with the arguments of the function that was just entered.
+/// Calls a jprobe's mirror with the arguments of the function that was just entered. Apart from the others, since it has
+/// a copy of the stack on its own.
+#[cold]
+#[inline(never)]
 fn mirror<A: Around>(around: &A, probe: &Probe, function: u64, regs: &Regs) {
     let mut stack = [0; STACK_BYTES];
     let length = readable(around, regs.rsp().wrapping_add(RETURN_ADDRESS), &mut stack);
     let vectors = around.vectors();
-    guarded(around, probe, function, regs.rip, |recovery| {
+    guarded(around, probe, function, |recovery| {
         let stack = stack.get(..length).unwrap_or_default();
         // SAFETY: the mirror takes the arguments of the probed function, and may end anywhere: that was promised when
         // its `Handler` was made.
@@ -186,31 +166,35 @@ fn readable<A: Around>(around: &A, address: u64, stack: &mut [u8; STACK_BYTES]) 
     if stack.get_mut(..length).is_some_and(|part| around.read(address, part)) { length } else { 0 }
 }
 
-/// Notes which probe's handler runs while `f` calls it.
+/// Notes which probe's handler runs while `f` calls it. A handler is not called within another one, but for fault
+/// handlers of handlers ([`Running::contain`]).
+#[inline(always)]
 fn guarded<A: Around>(
     around: &A,
     probe: &Probe,
     function: u64,
-    address: u64,
     f: impl FnOnce(&Recovery) -> Option<u64>,
 ) -> Option<u64> {
     let running = around.running().filter(|_| function != 0 && !around.is_silenced(probe))?;
-    let outer = running.probe.swap(core::ptr::from_ref(probe) as u64, Ordering::Relaxed);
-    let outer_address = running.address.swap(address, Ordering::Relaxed);
+    running.probe.store(core::ptr::from_ref(probe) as u64, Ordering::Relaxed);
     let said = f(&running.recovery);
-    running.address.store(outer_address, Ordering::Relaxed);
-    running.probe.store(outer, Ordering::Relaxed);
     if said.is_none() {
-        around.broken(probe);
+        broken(around, probe);
     }
     said
+}
+
+#[cold]
+#[inline(never)]
+fn broken<A: Around>(around: &A, probe: &Probe) {
+    around.broken(probe);
 }
 
 impl Running {
     /// One that calls nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { recovery: Recovery::new(), probe: AtomicU64::new(0), address: AtomicU64::new(0) }
+        Self { recovery: Recovery::new(), probe: AtomicU64::new(0) }
     }
 
     /// What calls them.
@@ -244,11 +228,10 @@ impl Running {
         if function == 0 || around.is_silenced(probe) {
             return false;
         }
-        let (address, user) = (self.address.load(Ordering::Relaxed), probe.handlers.user.load(Ordering::Relaxed));
+        let (address, user) = (probe.data.load(Ordering::Relaxed), probe.handlers.user.load(Ordering::Relaxed));
         let mut hit = Hit::new(regs, address, user).with_trap(trap);
-        let mut call = Call { function, hit: &mut hit, data: NO_DATA };
-        // SAFETY: as in `call_at`.
-        let said = unsafe { self.recovery.call(enter as *const () as u64, (&raw mut call).cast()) };
+        // SAFETY: as in `call`.
+        let said = unsafe { self.recovery.call_within(function, (&raw mut hit).cast(), NO_DATA) };
         said.map(|said| said as u32) == Some(Cure::Yes as u32)
     }
 

@@ -37,14 +37,14 @@ impl Recovery {
         self.sp.load(Ordering::Relaxed) != 0
     }
 
-    /// Calls the function at `function`, an `extern "C" fn(*mut u8) -> u64`, with `argument`; `None` when it has faulted.
+    /// Calls the function at `function`, an `extern "C" fn(*mut u8, *mut u8) -> u64`; `None` when it has faulted.
     ///
     /// # Safety
     ///
-    /// At `function` there must be such a function, and calling it with `argument` must be sound, also if it ends in
-    /// the middle. Nobody else uses this `Recovery` meanwhile, and whoever handles faults asks it.
-    pub unsafe fn call(&self, function: u64, argument: *mut u8) -> Option<u64> {
-        let outer = (self.sp.load(Ordering::Relaxed), self.ip.load(Ordering::Relaxed));
+    /// At `function` there must be such a function, and calling it with these arguments must be sound, also if it ends in
+    /// the middle. No call is under way; nobody else uses this `Recovery` meanwhile, and whoever handles faults asks it.
+    #[inline(always)]
+    pub unsafe fn call(&self, function: u64, first: *mut u8, second: *mut u8) -> Option<u64> {
         let (said, how): (u64, u64);
         // SAFETY: the function is the caller's promise. What it may change is said, but for rbx and rbp, which are kept
         // on the stack: from there they come also after a fault and after `leave`, when rsp is as it was before the
@@ -56,13 +56,14 @@ impl Recovery {
                 "lea rax, [rip + 2f]",
                 "mov [rdx + 8], rax",
                 "mov [rdx], rsp", // last: from here on it counts
-                "call rsi",
+                "call rcx",
                 "xor edx, edx",
                 "2:",
                 "pop rbp",
                 "pop rbx",
-                inout("rdi") argument => _,
-                inout("rsi") function => _,
+                inout("rdi") first => _,
+                inout("rsi") second => _,
+                inout("rcx") function => _,
                 inout("rdx") core::ptr::from_ref(self) => how,
                 out("rax") said,
                 out("r12") _, out("r13") _, out("r14") _, out("r15") _,
@@ -70,9 +71,21 @@ impl Recovery {
             );
         }
         self.sp.store(0, Ordering::Relaxed);
+        (how == RETURNED).then_some(said)
+    }
+
+    /// The same while another call may be under way, which goes on afterwards.
+    ///
+    /// # Safety
+    ///
+    /// As [`call`](Self::call), but for the call that is under way.
+    pub unsafe fn call_within(&self, function: u64, first: *mut u8, second: *mut u8) -> Option<u64> {
+        let outer = (self.sp.load(Ordering::Relaxed), self.ip.load(Ordering::Relaxed));
+        // SAFETY: the same promise; what the outer call has kept is put back.
+        let said = unsafe { self.call(function, first, second) };
         self.ip.store(outer.1, Ordering::Relaxed);
         self.sp.store(outer.0, Ordering::Relaxed);
-        (how == RETURNED).then_some(said)
+        said
     }
 
     /// The registers are those of a fault: if a call is under way, they become those of its end, and this is true. To be
@@ -139,7 +152,7 @@ mod tests {
 
     fn call(recovery: &Recovery, function: extern "C" fn(*mut u8) -> u64, argument: *mut u8) -> Option<u64> {
         // SAFETY: these functions take what they are given here, and hold nothing that must be dropped.
-        unsafe { recovery.call(function as *const () as u64, argument) }
+        unsafe { recovery.call_within(function as *const () as u64, argument, core::ptr::null_mut()) }
     }
 
     extern "C" fn doubled(argument: *mut u8) -> u64 {

@@ -48,7 +48,7 @@ pub unsafe fn call_mirrored(
         stack_bytes: stack.len() as u64,
     };
     // SAFETY: `mirrored` takes a `Mirror`, which lives across the call; what it calls is the caller's promise.
-    unsafe { recovery.call(mirrored as *const () as u64, (&raw mut mirror).cast()) }
+    unsafe { recovery.call(mirrored as *const () as u64, (&raw mut mirror).cast(), core::ptr::null_mut()) }
 }
 
 /// Calls what the mirror at `rdi` says; a function of [`Recovery::call`]'s.

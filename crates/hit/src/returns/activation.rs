@@ -2,84 +2,97 @@
 
 use super::instance::phase;
 use super::{Instance, Returns, for_each_waiting};
-use crate::path::{counted, record};
-use crate::site::{Counters, Probe, Site, live};
+use crate::path::{chain, counted, record};
+use crate::site::{Counters, Kind, Probe, Site, live};
 use crate::{Cause, Host, Isa, Watch};
 use sync::ActiveSet;
 use sync::primitive::Ordering;
 
 type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 
-/// The return probes at a site that was hit, on their way to an instance that they share.
-#[derive(Default)]
-pub(crate) struct Entering<'h> {
-    /// Taken when the first of them asks.
-    instance: Option<(u32, &'h Instance)>,
-    /// Whether there was none.
-    exhausted: bool,
-    /// The bits of those that watch this call.
-    mask: u32,
+/// A return probe's bit among those of its site.
+#[inline]
+pub(crate) fn bit(probe: &Probe) -> u32 {
+    1u32.checked_shl(probe.bit.load(Ordering::Relaxed)).unwrap_or(0)
 }
 
-impl<'h> Entering<'h> {
-    /// A return probe wants to watch the call, if its entry handler does.
-    pub(crate) fn ask<H: Host>(&mut self, host: &'h H, probe: &Probe, may_run: bool, regs: &mut Regs<H>) {
-        let Some(counters) = counted(host, probe, may_run) else { return };
-        if !admit(probe) {
-            return Counters::add(&counters.missed);
+/// A function was entered, and the return probes in `mask` want to watch the call. Those that may, and whose entry
+/// handlers do, share an instance, and the return address is replaced.
+#[inline(never)]
+pub(crate) fn enter<H: Host>(host: &H, site: &Site, index: u64, mask: u32, may_run: bool, regs: &mut Regs<H>) {
+    let returns = host.returns();
+    let mut instance = None;
+    let mut watching = 0;
+    for probe in chain(host, site).filter(|p| live(&p.state) && p.kind() == Some(Kind::Return)) {
+        let bit = bit(probe);
+        if mask & bit == 0 {
+            continue;
         }
-        let Some((id, _)) = self.instance(host) else {
+        let Some(counters) = counted(host, probe, may_run) else { continue };
+        if !admit(probe) {
+            Counters::add(&counters.missed);
+            continue;
+        }
+        if instance.is_none() {
+            instance = returns.take();
+        }
+        let Some((id, _)) = instance else {
             probe.active.fetch_sub(1, Ordering::Relaxed);
-            return Counters::add(&counters.missed);
+            Counters::add(&counters.missed);
+            continue;
         };
-        let bit = 1u32.checked_shl(probe.bit.load(Ordering::Relaxed)).unwrap_or(0);
-        let handlers = &probe.handlers;
-        let asks = handlers.before.load(Ordering::Relaxed) != 0 || handlers.entry_bytes.load(Ordering::Relaxed) != 0;
-        let pc = H::Isa::pc(regs);
-        if asks && host.entered(probe, id, regs) == Watch::No {
-            host.released(probe, id);
-            probe.active.fetch_sub(1, Ordering::Relaxed);
+        if asks(probe) && !agrees(host, probe, id, regs) {
             Counters::add(&counters.declined);
         } else {
             Counters::add(&counters.hits);
-            self.mask |= bit;
+            watching |= bit;
         }
-        // Where execution goes on is not for an entry handler to say.
-        H::Isa::set_pc(regs, pc);
     }
-
-    fn instance<H: Host>(&mut self, host: &'h H) -> Option<(u32, &'h Instance)> {
-        if self.instance.is_none() && !self.exhausted {
-            self.instance = host.returns().take();
-            self.exhausted = self.instance.is_none();
-        }
-        self.instance
+    match instance {
+        Some((id, instance)) if watching == 0 => returns.finish(id, instance),
+        Some((id, instance)) => arm(host, site, index, (id, instance), watching, regs),
+        None => {}
     }
+}
 
-    /// Replaces the return address for those that have asked so far.
-    pub(crate) fn arm<H: Host>(&mut self, host: &H, site: &Site, index: u64, regs: &Regs<H>) {
-        let Self { instance: Some((id, instance)), mask, .. } = core::mem::take(self) else { return };
-        let returns = host.returns();
-        if mask == 0 {
-            return returns.finish(id, instance);
-        }
-        let slot = H::Isa::return_slot(regs);
-        let true_address = host.load(slot);
-        instance.return_address.store(true_address, Ordering::Relaxed);
-        instance.slot.store(slot, Ordering::Relaxed);
-        instance.owner.store(host.thread(), Ordering::Relaxed);
-        instance.site.store(index, Ordering::Relaxed);
-        instance.mask.store(mask, Ordering::Relaxed);
-        instance.epoch.store(returns.pool.epoch.load(Ordering::Relaxed), Ordering::Relaxed);
-        for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
-            saved.store(value, Ordering::Relaxed);
-        }
-        instance.arm();
-        // Else another thread writes the return slot of a function that is just being entered: leave it alone.
-        if !host.exchange(slot, true_address, returns.stub(id)) && instance.depart() == phase::ARMED {
-            retract(host, site, id, mask);
-            returns.finish(id, instance);
-        }
+/// Whether there is anybody to ask, or data to prepare.
+fn asks(probe: &Probe) -> bool {
+    let handlers = &probe.handlers;
+    handlers.before.load(Ordering::Relaxed) != 0 || handlers.entry_bytes.load(Ordering::Relaxed) != 0
+}
+
+/// Asks a probe's entry handler.
+fn agrees<H: Host>(host: &H, probe: &Probe, id: u32, regs: &mut Regs<H>) -> bool {
+    let pc = H::Isa::pc(regs);
+    let agrees = host.entered(probe, id, regs) == Watch::Yes;
+    if !agrees {
+        host.released(probe, id);
+        probe.active.fetch_sub(1, Ordering::Relaxed);
+    }
+    // Where execution goes on is not for an entry handler to say.
+    H::Isa::set_pc(regs, pc);
+    agrees
+}
+
+/// Replaces the return address, for the probes in `mask`.
+fn arm<H: Host>(host: &H, site: &Site, index: u64, (id, instance): (u32, &Instance), mask: u32, regs: &Regs<H>) {
+    let returns = host.returns();
+    let slot = H::Isa::return_slot(regs);
+    let true_address = host.load(slot);
+    instance.return_address.store(true_address, Ordering::Relaxed);
+    instance.slot.store(slot, Ordering::Relaxed);
+    instance.owner.store(host.thread(), Ordering::Relaxed);
+    instance.site.store(index, Ordering::Relaxed);
+    instance.mask.store(mask, Ordering::Relaxed);
+    instance.epoch.store(returns.pool.epoch.load(Ordering::Relaxed), Ordering::Relaxed);
+    for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
+        saved.store(value, Ordering::Relaxed);
+    }
+    instance.arm();
+    // Else another thread writes the return slot of a function that is just being entered: leave it alone.
+    if !host.exchange(slot, true_address, returns.stub(id)) && instance.depart() == phase::ARMED {
+        retract(host, site, id, mask);
+        returns.finish(id, instance);
     }
 }
 

@@ -108,6 +108,9 @@ pub struct Entry {
     pub areas: AtomicU64,
     /// Bytes of its code, at its beginning.
     pub text: AtomicU64,
+    /// Not 0: it ends with the trace that has inserted it, and prints to the trace's [`Bank`](super::Bank), which
+    /// survives the process.
+    pub guest: AtomicU64,
 }
 
 /// How the data areas of a module's return probes begin, which are mapped as they are needed.

@@ -3,6 +3,7 @@
 use super::guards::Guards;
 use super::hooks::{self, Needs};
 use super::image::Image;
+use super::modules::{self, ModuleFile, Planted};
 use super::inject::Site as AgentSite;
 use super::objects::{Cache, Objects};
 use super::process::Life;
@@ -30,11 +31,15 @@ pub(crate) struct Plan {
     pub(crate) follow: bool,
     /// Count only, record nothing.
     pub(crate) count: bool,
+    /// Modules to insert, and whether they end with the trace.
+    pub(crate) modules: Arc<Vec<(ModuleFile, bool)>>,
 }
 
 impl Plan {
     pub(crate) fn needs(&self) -> Needs {
+        // What probes a module brings is not known before.
         let returns = self.definitions.iter().any(|d| matches!(d.kind, events::Kind::Return { .. }));
+        let returns = returns || !self.modules.is_empty();
         Needs { returns, exec: self.follow, sandbox: false }
     }
 }
@@ -66,22 +71,32 @@ pub(crate) struct Member {
     pub(crate) life: Life,
     pub(crate) bank: usize,
     pub(crate) states: Vec<State>,
-    registry: Registry,
+    pub(crate) registry: Registry,
     guards: Guards,
     /// All objects that the program starts with are mapped.
     pub(crate) complete: bool,
     /// Handlers whose masks had `SIGTRAP` in them.
     pub(crate) cleaned: Vec<settle::Changed>,
+    /// The probes of modules.
+    pub(crate) modules: Planted,
+    /// A thread that waits for us in a handler.
+    pub(crate) teller: Option<i32>,
+    /// Events of a tool that was killed, to be taken off.
+    leftovers: Vec<Handle>,
 }
 
 impl Member {
     /// Puts the agent into a held process, or finds it there, and makes it ready for probes.
     pub(crate) fn enter(held: &mut Held, pid: i32, image: &Image, plan: &Plan, cache: &mut Cache) -> Result<Self> {
         let banks = if plan.follow { crate::abi::BANKS } else { 1 };
+        let mut inhabited = false;
         let site = match inject::find(pid)? {
             Some((home, shared)) => {
                 inject::restart(held, pid, home)?;
-                super::scrub::scrub(held, pid, home)?;
+                inhabited = modules::are_in(pid, home)?;
+                if !inhabited {
+                    super::scrub::scrub(held, pid, home)?;
+                }
                 inject::renew(held, pid, home, shared, banks)?
             }
             None => inject::inject(held, pid, image, crate::abi::MEMFD_NAME, banks)?,
@@ -90,6 +105,9 @@ impl Member {
         let objects = Objects::read(pid, cache)?;
         let target = Target::open(pid, site, objects)?;
         target.set_home_half(offset_of!(Home, flags), if plan.follow { FLAG_FOLLOW } else { 0 })?;
+        if inhabited {
+            return Self::inhabited(target, plan);
+        }
         let mut registry = Registry::new(target.home_half(offset_of!(Home, sites_used))?, 0);
         for site in table::sites(&target)? {
             registry.adopt(site.index, site.data);
@@ -101,7 +119,35 @@ impl Member {
         let states = plan.definitions.iter().map(|_| State::Pending(String::new())).collect();
         let life = Life::of(target.pid)?;
         let guards = Guards::default();
-        Ok(Self { target, life, bank, states, registry, guards, complete: false, cleaned: Vec::new() })
+        Ok(Self {
+            target,
+            life,
+            bank,
+            states,
+            registry,
+            guards,
+            complete: false,
+            cleaned: Vec::new(),
+            modules: Planted::default(),
+            teller: None,
+            leftovers: Vec::new(),
+        })
+    }
+
+    /// A process that an earlier tool has left modules in. Their probes and the guards stand, and are taken over; what
+    /// else stands there is of a tool that was killed.
+    fn inhabited(target: Target, plan: &Plan) -> Result<Self> {
+        let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
+        let chained = sites.iter().flat_map(|s| table::chain(&probes, s.first)).max().map_or(0, |last| last + 1);
+        let registry = Registry::new(sites.len() as u32, chained);
+        let mut member = Self::new(target, registry, 0, plan)?;
+        let found = member.take_over(sites, &probes)?;
+        let adopted = |members: Vec<(u64, u32)>| {
+            let address = members.first().map_or(0, |m| m.0);
+            Handle::adopted(address, members, Placement::Boosted)
+        };
+        member.leftovers = found.into_values().map(adopted).collect();
+        Ok(member)
     }
 
     /// A forked child, which has found itself a bank. Its table and text are copies of its parent's, as they were when
@@ -112,29 +158,8 @@ impl Member {
         let registry = Registry::new(sites.len() as u32, probes.len() as u32);
         let mut member = Self::new(target, registry, bank, plan)?;
         member.complete = is_complete(&member.target.objects);
-        let mut found: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
-        for site in sites {
-            // One that its parent was just taking off has no owner here.
-            let mut chain = table::chain(&probes, site.first);
-            chain.retain(|&index| probes.get(index as usize).is_some_and(|p| p.registered));
-            let known = chain.iter().filter_map(|&index| Some((index, probes.get(index as usize)?)));
-            let mut bits = 0;
-            for (index, probe) in known.filter(|_| site.armed) {
-                let place = (site.data.address, index);
-                match probe.kind {
-                    Some(Kind::Internal) => {
-                        let handle = Handle::adopted(place.0, vec![place], Placement::Boosted);
-                        member.guards.adopt((place.0, probe.data), handle);
-                    }
-                    Some(kind) => {
-                        bits = if kind == Kind::Return { bits.max(probe.bit + 1) } else { bits };
-                        found.entry(probe.id).or_default().push(place);
-                    }
-                    None => {}
-                }
-            }
-            member.registry.inherit(site.index, site.data, chain, bits, site.armed);
-        }
+        let found = member.take_over(sites, &probes)?;
+        member.find_guests()?;
         for (id, members) in found {
             let placement = placement(&probes, &members);
             if let (Some(state), Some(&(address, _))) = (member.states.get_mut(id as usize), members.first()) {
@@ -142,6 +167,47 @@ impl Member {
             }
         }
         Ok(member)
+    }
+
+    /// Takes over the probes that stand in the target's table; gives those of events, by their ids.
+    fn take_over(
+        &mut self,
+        sites: Vec<table::StoredSite>,
+        probes: &[table::StoredProbe],
+    ) -> Result<BTreeMap<u32, Vec<(u64, u32)>>> {
+        let mut found: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
+        for site in sites {
+            if site.armed && !self.target.has_breakpoint(site.data.address) {
+                // Its object was unmapped when no tool was there.
+                self.target.abandon(&site, &table::chain(probes, site.first))?;
+                self.registry.adopt(site.index, site.data);
+                continue;
+            }
+            // One that its parent was just taking off has no owner here; a module's may be off because it has faulted.
+            let mut chain = table::chain(probes, site.first);
+            chain.retain(|&index| probes.get(index as usize).is_some_and(|p| p.registered || p.owner != 0));
+            let known = chain.iter().filter_map(|&index| Some((index, probes.get(index as usize)?)));
+            let mut bits = 0;
+            for (index, probe) in known.filter(|(_, p)| site.armed || p.owner != 0) {
+                let place = (site.data.address, index);
+                let handle = |members| Handle::adopted(place.0, members, Placement::Boosted);
+                match (probe.kind, probe.owner.checked_sub(1)) {
+                    (Some(Kind::Internal), _) => {
+                        self.guards.adopt((place.0, probe.data), handle(vec![place]));
+                    }
+                    (Some(kind), module) => {
+                        bits = if kind == Kind::Return { bits.max(probe.bit + 1) } else { bits };
+                        match module {
+                            Some(module) => self.modules.adopt(probe.id, module, handle(vec![place])),
+                            None => found.entry(probe.id).or_default().push(place),
+                        }
+                    }
+                    (None, _) => {}
+                }
+            }
+            self.registry.inherit(site.index, site.data, chain, bits, site.armed);
+        }
+        Ok(found)
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -152,11 +218,16 @@ impl Member {
     /// they come too late for is put right, then the events.
     pub(crate) fn begin(&mut self, plan: &Plan, held: i32, cache: &mut Cache) -> Result<Vec<News>> {
         let mut news = Vec::new();
+        let leftovers = core::mem::take(&mut self.leftovers);
+        self.registry.unregister(&mut self.target, &leftovers)?;
+        self.target.forget_programs()?;
         self.place_hooks(plan, cache, &mut news)?;
         settle::unblock(&self.target, held)?;
         if let Some(mut remote) = self.target.set_remote(None) {
             let scratch = self.target.home(offset_of!(Home, scratch));
             self.cleaned = settle::clean_handlers(remote.as_mut(), &self.target, scratch)?;
+            let before = self.cleaned_before()?;
+            self.cleaned.extend(settle::changed_before(remote.as_mut(), &self.target, scratch, before)?);
             self.target.set_remote(Some(remote));
         }
         self.place_events(plan, &mut news)?;
@@ -252,7 +323,9 @@ impl Member {
 
     /// Places the host's own probes, which protect the others.
     pub(crate) fn place_hooks(&mut self, plan: &Plan, cache: &mut Cache, news: &mut Vec<News>) -> Result<()> {
-        let wanted = hooks::wanted(&self.target.objects, plan.needs(), cache);
+        let mut needs = plan.needs();
+        needs.returns |= !self.modules.probes.is_empty();
+        let wanted = hooks::wanted(&self.target.objects, needs, cache);
         let refused = self.guards.place(&mut self.target, &mut self.registry, wanted)?;
         news.extend(
             refused.into_iter().map(|error| {
@@ -283,7 +356,7 @@ impl Member {
         Ok(())
     }
 
-    /// Removes all probes; the target's text is as before.
+    /// Removes all probes but those of modules. Without modules the guards go too, and the target's text is as before.
     pub(crate) fn remove_probes(&mut self) -> Result<()> {
         let mut handles: Vec<Handle> = Vec::new();
         for state in &mut self.states {
@@ -293,6 +366,9 @@ impl Member {
         }
         // Guards go last: they protect the probes.
         let events = self.registry.unregister(&mut self.target, &handles);
+        if self.is_inhabited()? {
+            return events.map_err(HostError::Probe);
+        }
         let guards = self.guards.take();
         events.and_then(|()| self.registry.unregister(&mut self.target, &guards)).map_err(HostError::Probe)
     }

@@ -2,13 +2,13 @@
 
 use super::maps::mappings;
 use super::memory::Memory;
-use super::process;
+use super::{modules, process};
 use super::stop::{Held, synchronize};
 use super::{HostError, Result};
 use crate::abi::{Home, Shared};
 use core::mem::offset_of;
 use hit::returns::Pool;
-use hit::{Probe, Site};
+use hit::{Handlers, Kind, Probe, Site};
 use isa::x86::BREAKPOINT;
 
 /// Refuses a process that another tool traces right now.
@@ -19,7 +19,7 @@ pub(crate) fn check_free(pid: i32, shared: u64) -> Result<()> {
 /// Restores the text of a held process whose agent is at `home`, and empties its table of probes.
 pub(crate) fn scrub(held: &mut Held, pid: i32, home: u64) -> Result<()> {
     let memory = Memory::open(pid)?;
-    restore_text(&memory, home)?;
+    restore_text(&memory, home, |_| false)?;
     synchronize(held)?;
     forget_probes(&memory, home)
 }
@@ -35,12 +35,15 @@ fn is_attended(memory: &Memory, shared: u64) -> Result<bool> {
     Ok(beat()? != before)
 }
 
-/// Puts the original bytes back wherever a breakpoint of ours stands.
-fn restore_text(memory: &Memory, home: u64) -> Result<()> {
+/// Puts the original bytes back wherever a breakpoint of ours stands, but at sites whose first probe says to keep it.
+fn restore_text(memory: &Memory, home: u64, keep: impl Fn(u32) -> bool) -> Result<()> {
     let used = memory.half(home + offset_of!(Home, sites_used) as u64)?;
     for index in 0..u64::from(used) {
         let site = home + offset_of!(Home, sites) as u64 + index * size_of::<Site>() as u64;
         if memory.half(site + offset_of!(Site, state) as u64)? != Site::ARMED {
+            continue;
+        }
+        if keep(memory.half(site + offset_of!(Site, first) as u64)?) {
             continue;
         }
         let address = memory.word(site + offset_of!(Site, address) as u64)?;
@@ -97,10 +100,28 @@ pub(crate) fn scrub_families(files: &[(i32, i32, u64)], known: &[i32]) {
     }
 }
 
+/// Whether a chain has a probe of a module's, or one of the host's own.
+fn is_kept(memory: &Memory, home: u64, first: u32) -> bool {
+    let mut next = first;
+    for _ in 0..hit::MAX_CHAIN {
+        let Some(index) = next.checked_sub(1) else { return false };
+        let at = home + offset_of!(Home, probes) as u64 + u64::from(index) * size_of::<Probe>() as u64;
+        let half = |offset: usize| memory.half(at + offset as u64).unwrap_or(0);
+        let owner = half(offset_of!(Probe, handlers) + offset_of!(Handlers, owner));
+        if owner != 0 || half(offset_of!(Probe, kind)) == Kind::Internal.code() {
+            return true;
+        }
+        next = half(offset_of!(Probe, next));
+    }
+    false
+}
+
 fn scrub_child(pid: i32, shared: u64) -> Result<()> {
     let memory = Memory::open(pid)?;
     let home = memory.word(shared + offset_of!(Shared, home) as u64)?;
-    restore_text(&memory, home)?;
+    // Modules that an earlier tool has inserted stay, and with them what protects their probes.
+    let inhabited = modules::dismiss_guests(&memory, home)?;
+    restore_text(&memory, home, |first| inhabited && is_kept(&memory, home, first))?;
     if !process::is_alive(pid) {
         return Ok(());
     }

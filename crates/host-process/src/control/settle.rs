@@ -83,6 +83,23 @@ pub(crate) fn clean_handlers(remote: &mut dyn Remote, target: &Target, scratch: 
     Ok(changed)
 }
 
+/// What an earlier tool has changed and left so: the handlers of these signals, as they were.
+pub(crate) fn changed_before(
+    remote: &mut dyn Remote,
+    target: &Target,
+    scratch: u64,
+    signals: u64,
+) -> Result<Vec<Changed>> {
+    let mut changed = Vec::new();
+    for signal in (1..=64u64).filter(|s| signals & (1 << (s - 1)) != 0) {
+        remote.call("rt_sigaction", libc::SYS_rt_sigaction, [signal, 0, scratch, 8, 0, 0])?;
+        let mut action = read_action(target, scratch)?;
+        action[3] |= TRAP;
+        changed.push((signal, action));
+    }
+    Ok(changed)
+}
+
 /// Gives handlers their masks back, where the program has not changed them since.
 pub(crate) fn restore_handlers(
     remote: &mut dyn Remote,

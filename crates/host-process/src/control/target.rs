@@ -114,6 +114,24 @@ impl Target {
         self.set_home_half(offset_of!(Home, programs_used), 0)
     }
 
+    /// Whether a breakpoint stands at an address.
+    pub(crate) fn has_breakpoint(&self, address: u64) -> bool {
+        let mut byte = [0];
+        self.memory.read(address, &mut byte).is_ok() && byte == [isa::x86::BREAKPOINT]
+    }
+
+    /// Nothing stands at a site any more: its table entry says so, and its chain is empty.
+    pub(crate) fn abandon(&self, site: &super::table::StoredSite, chain: &[u32]) -> Result<()> {
+        let at = self.home(offset_of!(Home, sites)) + u64::from(site.index) * size_of::<Site>() as u64;
+        self.memory.write(at + offset_of!(Site, state) as u64, &[0; 4])?;
+        self.memory.write(at + offset_of!(Site, first) as u64, &[0; 4])?;
+        for &index in chain {
+            let at = self.home(offset_of!(Home, probes)) + u64::from(index) * size_of::<Probe>() as u64;
+            self.memory.write(at + offset_of!(Probe, state) as u64, &[0; 4])?;
+        }
+        Ok(())
+    }
+
     /// Every processor that runs the target sees what was written to its text.
     pub(crate) fn synchronize(&mut self) -> Result<()> {
         self.with_remote(synchronize)

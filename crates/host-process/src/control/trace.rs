@@ -11,11 +11,12 @@ use super::families::Families;
 use super::image::Image;
 use super::mail::Mail;
 use super::member::{Member, News, Plan, State};
+use super::modules::Message;
 use super::objects::{Cache, Objects};
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::Tally;
-use super::{HostError, Result, depart, follow, hooks, inject, launch, maps, process, scrub, settle};
+use super::{HostError, Result, follow, hooks, inject, launch, maps, process, scrub, settle};
 use crate::abi::{event, mail as state};
 use events::Definition;
 use std::ffi::OsString;
@@ -75,6 +76,15 @@ pub enum Notice {
         /// for this trace has been ended.
         fatal: bool,
     },
+    /// A module cannot be inserted into a process.
+    Refused {
+        /// The process.
+        pid: i32,
+        /// The reason.
+        why: String,
+        /// As above: a command that was started for this trace has been ended.
+        fatal: bool,
+    },
     /// Anything else.
     Note(String),
 }
@@ -83,7 +93,7 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct Trace {
     image: Image,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) members: Vec<Member>,
     families: Families,
     /// The command that was started for this trace.
@@ -97,7 +107,9 @@ pub struct Trace {
     records: Vec<Record>,
     /// The time stamp counter when the rings began to be read last: older records are all out.
     horizon: u64,
-    notices: Vec<Notice>,
+    pub(super) notices: Vec<Notice>,
+    /// What modules have printed.
+    pub(super) messages: Vec<Message>,
     /// Converts the records' time stamps.
     pub clock: Clock,
 }
@@ -109,7 +121,12 @@ impl Trace {
         let tallies = definitions.iter().map(|_| Tally::default()).collect();
         Self {
             image,
-            plan: Plan { definitions: Arc::new(definitions), follow: options.follow, count: options.count },
+            plan: Plan {
+                definitions: Arc::new(definitions),
+                follow: options.follow,
+                count: options.count,
+                modules: Arc::default(),
+            },
             members: Vec::new(),
             cache: Cache::default(),
             families: Families::default(),
@@ -120,6 +137,7 @@ impl Trace {
             records: Vec::new(),
             horizon: 0,
             notices: Vec::new(),
+            messages: Vec::new(),
             clock: Clock::start(),
         }
     }
@@ -157,7 +175,13 @@ impl Trace {
         let objects = Objects::read(pid, &mut self.cache)?;
         hooks::wanted(&objects, self.plan.needs(), &mut self.cache);
         let held = Held::any(pid)?;
-        self.enter(held, pid, true)
+        self.enter(held, pid, true)?;
+        let settled = self.settle_modules();
+        if settled.is_err() {
+            // The first failure is the one to be told.
+            let _ = self.detach();
+        }
+        settled
     }
 
     /// A thread that stands at an exec stop: the new program gets the probes, and goes on.
@@ -181,7 +205,10 @@ impl Trace {
             settle::note_blocked(&member.target, tid)?;
         }
         member.target.set_remote(Some(Box::new(held)));
-        let placed = member.begin(&self.plan, tid, &mut self.cache);
+        let mut placed = member.begin(&self.plan, tid, &mut self.cache);
+        if placed.is_ok() && !running && member.complete {
+            placed = member.insert_all(&self.plan.modules).and(placed);
+        }
         let refused = |news: &Vec<News>| news.iter().any(|n| matches!(n, News::Failed(..)));
         // An event that cannot be placed before anything has run is the user's error.
         let failed = placed.as_ref().map_or(true, |news| self.members.is_empty() && refused(news));
@@ -191,7 +218,7 @@ impl Trace {
         }
         drop(member.target.set_remote(None));
         if let (Err(_), true) = (&placed, running) {
-            let _ = depart::depart(&member.target, &member.cleaned, None);
+            let _ = member.depart(None);
         }
         self.note(pid, placed?, failed);
         self.members.push(member);
@@ -280,7 +307,13 @@ impl Trace {
         member.target.set_remote(Some(Box::new(mail)));
         let placed = member.refresh(&mut self.cache).and_then(|()| member.place(&self.plan, &mut self.cache));
         drop(member.target.set_remote(None));
-        let refused = placed.as_ref().is_ok_and(|news| news.iter().any(|n| matches!(n, News::Failed(..))));
+        let mut refused = placed.as_ref().is_ok_and(|news| news.iter().any(|n| matches!(n, News::Failed(..))));
+        let mut inserted = Ok(());
+        if placed.is_ok() && !refused && member.complete && !self.plan.modules.is_empty() {
+            let files = self.plan.modules.clone();
+            inserted = member.with_thread(Some(tid), |member| member.insert_all(&files));
+            refused = inserted.is_err();
+        }
         let fatal = refused && starting && self.launched == Some(pid);
         let mail = Mail { pid: member.pid(), shared, bank };
         if fatal {
@@ -288,7 +321,10 @@ impl Trace {
         }
         mail.resume();
         match placed {
-            Ok(news) => self.note(pid, news, fatal),
+            Ok(news) => {
+                self.note(pid, news, fatal);
+                self.note_modules(pid, inserted, fatal);
+            }
             Err(HostError::Gone { .. } | HostError::NoProcess { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -301,24 +337,27 @@ impl Trace {
         let (pid, shared, bank) = (member.pid(), member.target.agent.shared.clone(), member.bank);
         member.target.set_remote(Some(Box::new(mail)));
         let placed = member.states.clone();
+        let modules = member.remove_modules(Some(tid));
         let removed = member.remove_probes();
         drop(member.target.set_remote(None));
-        let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned, Some(tid)));
+        let departed = removed.and_then(|()| member.depart(Some(tid)));
         member.states = placed;
+        let modules = modules?.into_iter().map(|name| format!(", and its module {name}")).collect::<String>();
         self.say(format!(
             "process {pid} is about to restrict its own system calls (seccomp), and could be ended for one that a probe \
-             needs: its probes were removed before"
+             needs: its probes were removed before{modules}"
         ));
         let mail = Mail { pid, shared, bank };
         mail.resume();
         mail.wait_for_end();
         self.leave(index);
-        departed.map(drop)
+        departed
     }
 
     /// Moves records from the rings to our own memory.
     fn collect(&mut self) {
         self.horizon = Clock::counter();
+        self.attend_modules();
         for member in &self.members {
             let shared = &member.target.agent.shared;
             if let Some(bank) = shared.bank(member.bank) {
@@ -355,6 +394,7 @@ impl Trace {
     /// A member leaves: its last records and its counts are kept.
     pub(super) fn leave(&mut self, index: usize) {
         let member = self.members.remove(index);
+        self.messages.extend(member.messages());
         let shared = member.target.agent.shared.clone();
         for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
             tally.place(state, &member);
@@ -427,10 +467,11 @@ impl Trace {
     pub fn detach(&mut self) -> Result<()> {
         let mut result = Ok(());
         for member in &mut self.members {
-            let removed = member.remove_probes();
+            let left = member.remove_guests(None);
+            let removed = left.and(member.remove_probes());
             let shared = &member.target.agent.shared;
             shared.header().listening.store(0, Ordering::Release);
-            let departed = removed.and_then(|()| depart::depart(&member.target, &member.cleaned, None).map(drop));
+            let departed = removed.and_then(|()| member.depart(None));
             match departed {
                 Ok(()) => {}
                 Err(_) if member.life.is_over() => {}
@@ -450,6 +491,7 @@ impl Trace {
 
     fn leave_detached(&mut self) {
         let member = self.members.remove(0);
+        self.messages.extend(member.messages());
         let shared = member.target.agent.shared.clone();
         self.harvest(&shared, member.bank, &member.target.objects);
     }

@@ -2,10 +2,10 @@
 //!
 //! # What a handler may do
 //!
-//! The handler runs with all signals but `SIGTRAP` and those of faults masked, on the thread's alternate signal stack if it has one, and it
-//! may have interrupted anything: an allocator, a lock, a signal handler, a program whose thread-local storage does not
-//! exist yet. So nothing here allocates, locks, or calls into the target; memory of the target's is read through the
-//! kernel (`process_vm_readv` on oneself), which fails instead of faulting.
+//! The handler runs with all signals but `SIGTRAP` and those of faults masked, on the thread's alternate signal stack if
+//! it has one, and it may have interrupted anything: an allocator, a lock, a signal handler, a program whose thread-local
+//! storage does not exist yet. So nothing here allocates, locks, or calls into the target; memory of the target's is read
+//! through the kernel (`process_vm_readv` on oneself), which fails instead of faulting.
 //!
 //! # Order of things in a hit
 //!

@@ -69,7 +69,8 @@ pub(crate) fn broken(host: &TrapHost<'_>, probe: &Probe) {
         noted(|n| n.instruction.load(Ordering::Relaxed)).wrapping_sub(base),
         noted(|n| n.address.load(Ordering::Relaxed)),
     ];
-    push(&home.modules.log, log::FAULT | u64::from(owner), host.tid(), words.len() as u64 * 8, words.into_iter());
+    let log = log_of(host.memory, u64::from(owner));
+    push(log, log::FAULT | u64::from(owner), host.tid(), words.len() as u64 * 8, words.into_iter());
 }
 
 /// The process is about to restrict its own system calls, and no tool has taken the probes out before: no handler of a
@@ -104,13 +105,20 @@ pub(crate) fn place_of(home: &Home, tid: u64) -> Option<usize> {
 }
 
 /// Appends what a module has printed. `text` can be read.
-pub(crate) fn print(home: &Home, tid: u64, owner: u64, text: &[u8]) {
+pub(crate) fn print(memory: Memory, tid: u64, owner: u64, text: &[u8]) {
     let text = text.get(..MESSAGE_BYTES).unwrap_or(text);
     let words = (0..text.len().div_ceil(8)).map(|i| {
         let part = text.get(8 * i..).unwrap_or_default();
         part.iter().take(8).rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
     });
-    push(&home.modules.log, owner, tid, text.len() as u64, words);
+    push(log_of(memory, owner), owner, tid, text.len() as u64, words);
+}
+
+/// Where a module's messages go.
+fn log_of(memory: Memory, owner: u64) -> &'static Log {
+    let entry = owner.checked_sub(1).and_then(|n| memory.home.modules.table.get(n as usize));
+    let guest = entry.is_some_and(|e| e.guest.load(Ordering::Relaxed) != 0);
+    memory.bank().filter(|_| guest).map_or(&memory.home.modules.log, |bank| &bank.log)
 }
 
 fn push(to: &Log, tag: u64, tid: u64, bytes: u64, words: impl ExactSizeIterator<Item = u64> + Clone) {

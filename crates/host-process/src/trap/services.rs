@@ -117,12 +117,13 @@ pub unsafe fn print(text: *const u8, length: usize) {
     }
     // SAFETY: the same promise.
     let text = unsafe { core::slice::from_raw_parts(text, length) };
-    let (home, tid) = (start::memory().home, own_thread());
+    let (memory, tid) = (start::memory(), own_thread());
+    let home = memory.home;
     let owner = match home.held.tid.load(Ordering::Relaxed) == tid {
         true => u64::from(home.modules.running.load(Ordering::Relaxed)),
         false => modules::note_of(home, tid).map_or(0, |note| note.owner.load(Ordering::Relaxed)),
     };
-    modules::print(home, tid, owner, text);
+    modules::print(memory, tid, owner, text);
 }
 
 /// `kprobes_read`.

@@ -51,15 +51,9 @@ const REX_R: u8 = 4;
 const REX_B: u8 = 1;
 
 /// What stands behind the prefix REX.W.
-fn wide(
-    rex: u8,
-    code: &[u8],
-    relative: &dyn Fn([u8; 4]) -> u64,
-    regs: &mut Regs,
-    memory: &Memory,
-) -> Option<()> {
-    let fields = |modrm: u8| {
-        let (rm, reg) = self::fields(modrm);
+fn wide(rex: u8, code: &[u8], relative: &dyn Fn([u8; 4]) -> u64, regs: &mut Regs, memory: &Memory) -> Option<()> {
+    let registers = |modrm: u8| {
+        let (rm, reg) = fields(modrm);
         (rm + usize::from(rex & REX_B) * 8, reg + usize::from(rex & REX_R) * 2)
     };
     // The number in the reg field that chooses the operation.
@@ -67,7 +61,7 @@ fn wide(
     match *code {
         // op r64, r64
         [opcode @ (0x01 | 0x29 | 0x31 | 0x39 | 0x85 | 0x89), modrm @ 0xC0..=0xFF, ..] => {
-            let (to, from) = fields(modrm);
+            let (to, from) = registers(modrm);
             let source = regs.gpr[from];
             match opcode {
                 0x01 => add(regs, to, source),
@@ -80,7 +74,7 @@ fn wide(
         }
         // op r64, imm8
         [0x83, modrm @ 0xC0..=0xFF, value, ..] => {
-            let to = fields(modrm).0;
+            let to = registers(modrm).0;
             let source = i64::from(value.cast_signed()).cast_unsigned();
             match digit(modrm) {
                 0 => add(regs, to, source),
@@ -94,12 +88,12 @@ fn wide(
         [0x25, a, b, c, d, ..] => logic(regs, gpr::RAX, regs.gpr[gpr::RAX] & extended([a, b, c, d])),
         // test r64, imm32; mov r64, imm32
         [0xF7, modrm @ 0xC0..=0xC7, a, b, c, d, ..] => {
-            logic_flags(regs, regs.gpr[fields(modrm).0] & extended([a, b, c, d]));
+            logic_flags(regs, regs.gpr[registers(modrm).0] & extended([a, b, c, d]));
         }
-        [0xC7, modrm @ 0xC0..=0xC7, a, b, c, d, ..] => regs.gpr[fields(modrm).0] = extended([a, b, c, d]),
+        [0xC7, modrm @ 0xC0..=0xC7, a, b, c, d, ..] => regs.gpr[registers(modrm).0] = extended([a, b, c, d]),
         // inc r64, dec r64: the carry stays
         [0xFF, modrm @ 0xC0..=0xCF, ..] => {
-            let to = fields(modrm).0;
+            let to = registers(modrm).0;
             let carry = regs.flags & flags::CF;
             if digit(modrm) == 0 {
                 add(regs, to, 1);
@@ -113,7 +107,7 @@ fn wide(
             if modrm & 7 == 4 && rex & REX_B == 0 =>
         {
             let address = regs.rsp().wrapping_add_signed(i64::from(displacement.cast_signed()));
-            let to = fields(modrm).1;
+            let to = registers(modrm).1;
             match opcode {
                 0x8B => regs.gpr[to] = memory.word(address)?,
                 0x8D => regs.gpr[to] = address,
@@ -122,7 +116,7 @@ fn wide(
         }
         // mov r64, [r64]; mov [r64], r64
         [opcode @ (0x8B | 0x89), modrm @ 0x00..=0x3F, ..] if !matches!(modrm & 7, 4 | 5) => {
-            let (address, register) = fields(modrm);
+            let (address, register) = registers(modrm);
             let address = regs.gpr[address];
             if opcode == 0x8B {
                 regs.gpr[register] = memory.word(address)?;
@@ -132,7 +126,7 @@ fn wide(
         }
         // lea r64, [rip+disp32]
         [0x8D, modrm @ 0x00..=0x3F, a, b, c, d, ..] if modrm & 7 == 5 => {
-            regs.gpr[fields(modrm).1] = relative([a, b, c, d]);
+            regs.gpr[registers(modrm).1] = relative([a, b, c, d]);
         }
         _ => return None,
     }

@@ -2,8 +2,8 @@
 
 use super::plain::{words, zeroed};
 use super::{STUB_STRIDE, STUBS};
-use hit::returns::{Instance, Pool, Returns};
 use arch::x86::handlers::Running;
+use hit::returns::{Instance, Pool, Returns};
 use hit::{Counters, Marks, Probe, Site, Stepping};
 use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 use sync::{Bucket, WINDOW};

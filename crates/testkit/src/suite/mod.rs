@@ -24,6 +24,11 @@
 //!    cases look at this host at all.
 //!
 //! Cases leave the world as they found it; [`run`] checks that, and cleans up after one that did not.
+//!
+//! # Handlers
+//!
+//! What a probe's own handlers see and do is for hosts in whose image they can be: [`Handlers`] is what such a world can
+//! do besides, [`HANDLER_CASES`] are the behaviours, [`run_handlers`] runs them, and [`Spoiled`] worlds are the control.
 
 #![cfg_attr(
     feature = "std",
@@ -33,8 +38,11 @@
 mod assembler;
 mod broken;
 mod cases;
+mod handlers;
 #[cfg(feature = "std")]
 mod model;
+#[cfg(feature = "std")]
+mod model_handlers;
 mod program;
 mod samples;
 mod steps;
@@ -42,6 +50,9 @@ mod world;
 
 pub use broken::{Broken, Fault};
 pub use cases::CASES;
+pub use handlers::{
+    HANDLER_CASES, HandlerCase, Handlers, Skill, Spoil, Spoiled, Tools, call_directly, run_handler_case, run_handlers,
+};
 #[cfg(feature = "std")]
 pub use model::ModelWorld;
 pub use program::{Function, Instruction, Program, VECTORS, assembly, program};

@@ -8,12 +8,12 @@ use hit::Counters;
 use isa::x86::gpr;
 use kprobes::{Handle, ProbeKind, Registry, Request, Stepping};
 use std::collections::BTreeMap;
-use sync::primitive::Ordering;
+use sync::primitive::{AtomicU64, Ordering};
 
 /// Instances of return probes.
-const INSTANCES: usize = 256;
+pub(super) const INSTANCES: usize = 256;
 /// How many activations a return probe watches whose line does not say.
-const DEFAULT_MAXACTIVE: u32 = 128;
+pub(super) const DEFAULT_MAXACTIVE: u32 = 128;
 /// Counters. An event that is defined gets fresh ones; they are used again as late as can be.
 const COUNTERS: usize = 1 << 12;
 /// Probed instructions, one for each of the program's at least.
@@ -24,16 +24,16 @@ const STACKS: u64 = 8;
 const STACK: u64 = 0x7000_0000;
 const STACK_DISTANCE: u64 = 0x1_0000;
 /// More steps than any call here takes.
-const STEPS: usize = 1_000_000;
+pub(super) const STEPS: usize = 1_000_000;
 /// What a function must keep: `rbx` and `rbp`.
 const KEPT: [(usize, u64); 2] = [(gpr::RBX, 0x1357_9bdf), (gpr::RBP, 0x2468_ace0)];
 
 /// The suite's program on the model machine, with control of it.
 #[derive(Debug)]
 pub struct ModelWorld<'m> {
-    machine: &'m Machine,
-    control: Control<'m>,
-    registry: Registry,
+    pub(super) machine: &'m Machine,
+    pub(super) control: Control<'m>,
+    pub(super) registry: Registry,
     /// What is defined, in the order of definition.
     defined: Vec<(u32, Handle)>,
     /// What each id stands for, or has stood for.
@@ -41,6 +41,11 @@ pub struct ModelWorld<'m> {
     next: u32,
     /// So many records have been given.
     given: usize,
+    /// What is registered with handlers: the probe's id and which registration it is, and the words that its
+    /// activations' data is in.
+    pub(super) handled: Vec<(u32, u64, Handle, Box<[AtomicU64]>)>,
+    /// How many such registrations there were.
+    pub(super) serial: u64,
 }
 
 /// An event.
@@ -90,6 +95,8 @@ impl<'m> ModelWorld<'m> {
             known: BTreeMap::new(),
             next: 0,
             given: 0,
+            handled: Vec::new(),
+            serial: 0,
         }
     }
 
@@ -107,13 +114,13 @@ impl<'m> ModelWorld<'m> {
         ids.into_iter().find(|(_, id)| self.known.get(id).is_some_and(|k| k.name == event))
     }
 
-    fn resolve(&self, place: &Place) -> Result<u64, String> {
+    pub(super) fn resolve(&self, place: &Place) -> Result<u64, String> {
         match place {
             Place::Symbol { object: None, symbol, offset } => {
                 let function = self.machine.functions.iter().find(|f| f.name == symbol);
                 let function = function.ok_or_else(|| format!("no function `{symbol}`"))?;
                 let inside = *offset < function.length;
-                inside.then_some(function.start + offset).ok_or_else(|| format!("{symbol} ends before +{offset}"))
+                inside.then(|| function.start + offset).ok_or_else(|| format!("{symbol} ends before +{offset}"))
             }
             Place::Address { object: None, addr } => Ok(*addr),
             other => Err(format!("the machine has no objects and no files: {other:?}")),
@@ -141,13 +148,14 @@ impl<'m> ModelWorld<'m> {
     }
 
     /// An id that no event has, with counters at zero.
-    fn fresh(&mut self) -> u32 {
+    pub(super) fn fresh(&mut self) -> u32 {
         loop {
             let id = self.next;
             self.next = (self.next + 1) % COUNTERS as u32;
-            if self.defined.iter().all(|(other, _)| *other != id) {
+            let handled = self.handled.iter().map(|(other, ..)| other);
+            if self.defined.iter().map(|(other, _)| other).chain(handled).all(|other| *other != id) {
                 if let Some(c) = self.machine.tables.counters.get(id as usize) {
-                    [&c.hits, &c.missed, &c.lost, &c.returns, &c.unwound]
+                    [&c.hits, &c.missed, &c.lost, &c.returns, &c.unwound, &c.faults, &c.declined]
                         .iter()
                         .for_each(|counter| counter.store(0, Ordering::Relaxed));
                 }
@@ -156,7 +164,7 @@ impl<'m> ModelWorld<'m> {
         }
     }
 
-    fn start(&self, stack: u64, function: &str, arguments: [u64; 2]) -> Cpu {
+    pub(super) fn start(&self, stack: u64, function: &str, arguments: [u64; 2]) -> Cpu {
         let top = STACK + stack * STACK_DISTANCE + STACK_BYTES as u64;
         let mut cpu = self.machine.start(stack + 1, self.machine.address(function), top);
         [cpu.regs.gpr[gpr::RDI], cpu.regs.gpr[gpr::RSI]] = arguments;
@@ -182,7 +190,7 @@ fn compiled(definition: &Definition) -> Result<(Vec<u8>, Schema), String> {
 }
 
 /// The result of a call that has ended as it must.
-fn result(function: &str, cpu: &Cpu, stack_pointer: u64) -> u64 {
+pub(super) fn result(function: &str, cpu: &Cpu, stack_pointer: u64) -> u64 {
     assert_eq!(cpu.end, Some(End::Exited), "{function} must return");
     assert_eq!(cpu.sp(), stack_pointer + 8, "{function} must take its return address off, and nothing else");
     for (register, value) in KEPT {

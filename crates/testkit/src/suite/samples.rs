@@ -76,12 +76,7 @@ pub const SAMPLES: &[Sample] = &[
     sample("suite_first_copied", [2, 3], 5, &[("suite_first_copied", &[1; 3])]),
     sample("suite_first_relative", [0, 0], 0, &[("suite_first_relative", &[1; 4])]),
     sample("suite_first_endbr", [5, 0], 5, &[("suite_first_endbr", &[1; 3])]),
-    sample(
-        "suite_wide_call",
-        [10, 20],
-        135,
-        &[("suite_wide_call", &[1; 17]), ("suite_wide", &[1; 9])],
-    ),
+    sample("suite_wide_call", [10, 20], 135, &[("suite_wide_call", &[1; 17]), ("suite_wide", &[1; 9])]),
     sample("suite_struct_call", [3, 4], 16, &[("suite_struct_call", &[1; 11]), ("suite_struct", &[1; 5])]),
     sample("suite_variadic_call", [5, 0], 8, &[("suite_variadic_call", &[1; 5]), ("suite_variadic", &[1; 3])]),
     sample("suite_load_call", [41, 0], 42, &[("suite_load_call", &[1; 5]), ("suite_load", &[1; 3])]),

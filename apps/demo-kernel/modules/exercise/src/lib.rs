@@ -27,8 +27,7 @@ module::module! {
 
 static HITS: Counter = Counter::new();
 static RETURNS: Counter = Counter::new();
-static PROBE: Slot<Registered> = Slot::new();
-static RETURN: Slot<Registered> = Slot::new();
+static PROBES: Slot<[Registered; 2]> = Slot::new();
 
 /// A function of the module's own, for others to probe.
 #[unsafe(no_mangle)]
@@ -48,8 +47,9 @@ fn init() -> Result<(), Error> {
     // SAFETY: they read what may be read, count and print; or end in the ways that are tested here.
     let (pre, entry, returned) =
         unsafe { (Handler::new(pre), Handler::new(entered as _), Handler::new(returned as _)) };
-    PROBE.put(module::register(Kprobe::symbol(FUNCTION.get()).pre(pre))?);
-    RETURN.put(module::register(Kretprobe::symbol(FUNCTION.get()).entry(entry).handler(returned))?);
+    let probe = Kprobe::symbol(FUNCTION.get()).pre(pre).into();
+    let of_return = Kretprobe::symbol(FUNCTION.get()).entry(entry).handler(returned).into();
+    PROBES.put(module::register_all([probe, of_return])?);
     if GIVE_UP.get() {
         return Err(Error::NameTooLong);
     }
@@ -106,13 +106,13 @@ extern "C" fn returned(hit: &mut Hit<'_>, first: &mut u64) {
 }
 
 fn exit() {
-    let counted = PROBE.with(|probe| probe.counts().map_or(0, |counts| counts.hits)).unwrap_or(0);
-    module::println!("exercise: {} hits, {} returns, {counted} counted", HITS.sum(), RETURNS.sum());
-    if !LEAVE.get() {
-        for slot in [&PROBE, &RETURN] {
-            if let Some(probe) = slot.take() {
-                let _ = probe.unregister();
-            }
-        }
+    let counted = PROBES.with(|[probe, _]| probe.counts().map_or(0, |counts| counts.hits)).unwrap_or(0);
+    if !LEAVE.get()
+        && let Some([probe, of_return]) = PROBES.take()
+    {
+        // In this order: so none sees a return whose call the other has not seen.
+        let _ = of_return.unregister();
+        let _ = probe.unregister();
     }
+    module::println!("exercise: {} hits, {} returns, {counted} counted", HITS.sum(), RETURNS.sum());
 }

@@ -16,6 +16,7 @@ pub(crate) static COMMANDS: &[Command] = &[
         help: "inserts a probe module, of /lib/modules or by its path",
         run: insmod,
     },
+    super::tests::COMMAND,
     Command { name: "rmmod", usage: "NAME", help: "removes a module", run: rmmod },
     Command { name: "lsmod", usage: "", help: "the modules, and what their probes have counted", run: lsmod },
 ];

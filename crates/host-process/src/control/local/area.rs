@@ -46,7 +46,8 @@ mod tests {
         area.iter().for_each(|w| w.store(7, Ordering::Relaxed));
         let at = area.as_ptr();
         areas.give_back(area);
-        assert_ne!(areas.take(2).as_ptr(), at);
+        let other = areas.take(2);
+        assert_ne!(other.as_ptr(), at);
         let again = areas.take(3);
         assert!(again.as_ptr() == at && again.iter().all(|w| w.load(Ordering::Relaxed) == 0));
     }

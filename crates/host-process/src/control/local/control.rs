@@ -1,8 +1,13 @@
 //! What the mutex protects: the target that is ourselves, its registry, and what was defined.
 
+use super::area::{Area, Areas};
+use super::blacklist::{Blacklist, Forbidden};
 use super::error::{Error, Result};
-use super::event::{self, Event, Format, Ids};
+use super::event::{Event, Format, Ids};
+use super::listing::{Counts, Listed};
+use super::loaded::Loaded;
 use super::own::Own;
+use super::place::Places;
 use super::record::{self, Raw, Record};
 use super::threads;
 use crate::abi::{Bank, Home, action};
@@ -10,14 +15,11 @@ use crate::control::clock::Clock;
 use crate::control::guards::Guards;
 use crate::control::hooks::{self, Needs};
 use crate::control::image::Image;
-use crate::control::maps::{Mapping, mappings};
-use crate::control::objects::{Cache, Objects};
-use crate::control::tally::Tally;
+use crate::control::objects::{Cache, Mapped, Objects};
 use crate::control::target::Target;
 use crate::control::{inject, settle};
 use agent_image::IMAGE;
 use core::mem::offset_of;
-use hit::Counters;
 use kprobes::{Handle, ProbeKind, Registry, Request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,15 +31,20 @@ const BANKS: usize = 1;
 /// Control of the own process.
 #[derive(Debug)]
 pub(crate) struct Control {
-    target: Target,
-    registry: Registry,
+    pub(super) target: Target,
+    pub(super) registry: Registry,
     guards: Guards,
     needs: Needs,
     cache: Cache,
-    /// The executable mappings that `target.objects` was read from.
-    mapped: Vec<Mapping>,
-    ids: Ids,
-    events: Vec<Event>,
+    /// What was loaded when `target.objects` was read.
+    loaded: Loaded,
+    pub(super) blacklist: Blacklist,
+    pub(super) places: Places,
+    pub(super) ids: Ids,
+    /// The latest registration's number.
+    serial: u64,
+    pub(super) areas: Areas,
+    pub(super) events: Vec<Event>,
     /// How to read the records of an id, also when its event has gone.
     formats: BTreeMap<u32, Arc<Format>>,
     clock: Clock,
@@ -54,7 +61,7 @@ impl Control {
             bank.pid.store(u64::from(pid.cast_unsigned()), Ordering::Relaxed);
         }
         let mut cache = Cache::default();
-        let mapped = executable(pid)?;
+        let loaded = Loaded::now();
         let mut target = Target::open(pid, agent, Objects::read(pid, &mut cache)?)?;
         // Nobody listens at the mailbox.
         target.set_home_half(offset_of!(Home, alone), 1)?;
@@ -65,8 +72,12 @@ impl Control {
             guards: Guards::default(),
             needs: Needs::default(),
             cache,
-            mapped,
+            loaded,
+            blacklist: Blacklist::default(),
+            places: Places::default(),
             ids: Ids::default(),
+            serial: 0,
+            areas: Areas::default(),
             events: Vec::new(),
             formats: BTreeMap::new(),
             clock: Clock::start(),
@@ -111,133 +122,149 @@ impl Control {
     }
 
     /// Libraries may have been loaded or unloaded since the last look.
-    fn refresh(&mut self) -> Result<()> {
-        let mapped = executable(self.target.pid)?;
-        if mapped == self.mapped {
+    pub(super) fn refresh(&mut self) -> Result<()> {
+        let loaded = Loaded::now();
+        if loaded == self.loaded {
             return Ok(());
         }
         let objects = Objects::read(self.target.pid, &mut self.cache)?;
         let before = core::mem::replace(&mut self.target.objects, Arc::new(objects));
-        for range in before.all.iter().flat_map(|o| o.code.iter()) {
-            if self.target.objects.at(range.start).is_none() {
-                self.registry.forget(&mut self.target, range.clone());
-                self.guards.forget(range);
-                let inside = |e: &&mut Event| range.contains(&e.handle.address);
-                self.events.iter_mut().filter(inside).for_each(|e| e.gone = true);
-            }
+        let gone: Vec<&Mapped> = before.all.iter().filter(|o| self.has_gone(o)).collect();
+        for range in gone.into_iter().flat_map(|o| o.code.iter()) {
+            self.registry.forget(&mut self.target, range.clone());
+            self.guards.forget(range);
+            let inside = |e: &&mut Event| range.contains(&e.handle.address);
+            self.events.iter_mut().filter(inside).for_each(|e| e.gone = true);
         }
         self.guard()?;
-        // The guards' own slots may be new mappings.
-        self.mapped = executable(self.target.pid)?;
+        self.loaded = loaded;
         Ok(())
     }
 
-    /// Registers what the lines define: all of them, or none.
-    pub(crate) fn define(&mut self, lines: &[&str]) -> Result<()> {
-        self.refresh()?;
-        let mut ids = Vec::new();
-        let defined = self.try_to_define(lines, &mut ids);
-        if defined.is_err() {
-            ids.into_iter().for_each(|id| self.forget_id(id));
-        }
-        defined
+    /// Whether an object is loaded no longer, or was loaded anew: where breakpoints stood there are none.
+    fn has_gone(&self, object: &Mapped) -> bool {
+        let same = |o: &&Mapped| o.file == object.file && o.bias == object.bias;
+        let broken = |at: u64| {
+            let mut byte = [0];
+            self.target.memory().read(at, &mut byte).is_err() || byte != [isa::x86::BREAKPOINT]
+        };
+        self.target.objects.all.iter().find(same).is_none()
+            || self.registry.armed().filter(|&at| object.holds(at)).any(broken)
     }
 
-    fn try_to_define(&mut self, lines: &[&str], ids: &mut Vec<u32>) -> Result<()> {
-        let mut formats: Vec<Format> = Vec::new();
-        let mut requests = Vec::new();
-        for line in lines {
-            let definition = event::parse(line)?;
-            let id = self.ids.take()?;
-            ids.push(id);
-            let (request, format) = event::request(&self.target.objects, &definition, id)?;
-            let full = format!("{}/{}", format.group, format.name);
-            let known = self.events.iter().any(|e| e.is_called(&full));
-            if known || formats.iter().any(|f| f.group == format.group && f.name == format.name) {
-                return Err(Error::Exists { name: full });
-            }
-            formats.push(format);
-            requests.push(request);
+    /// Registers a batch whose addresses may be probed; the index of the request that is refused.
+    pub(super) fn plant(&mut self, requests: &[Request]) -> core::result::Result<Vec<Handle>, (usize, Error)> {
+        for (index, request) in requests.iter().enumerate() {
+            let checked = self.blacklist.check(&self.target.objects, request.address);
+            checked.map_err(|error| (index, error))?;
         }
-        let formats: Vec<Arc<Format>> = formats.into_iter().map(Arc::new).collect();
-        // Before a hit can be recorded.
-        self.formats.extend(ids.iter().copied().zip(formats.iter().cloned()));
-        let handles = self.register(&requests)?;
-        for ((handle, format), id) in handles.into_iter().zip(formats).zip(ids.iter()) {
-            self.events.push(Event { id: *id, handle, format, gone: false });
-        }
-        Ok(())
-    }
-
-    fn register(&mut self, requests: &[Request]) -> Result<Vec<Handle>> {
         let returns = requests.iter().any(|r| matches!(r.kind, ProbeKind::Return { .. }));
         if returns && !self.needs.returns {
             self.needs.returns = true;
-            self.guard()?;
+            self.guard().map_err(|error| (0, error))?;
         }
-        let handles = self.registry.register(&mut self.target, requests).map_err(|(_, error)| error)?;
-        self.mapped = executable(self.target.pid)?;
-        Ok(handles)
+        let planted = self.registry.register(&mut self.target, requests);
+        planted.map_err(|(index, error)| (index, error.into()))
+    }
+
+    /// As many numbers as there are probes in a batch.
+    pub(super) fn numbers(&mut self, count: usize) -> Result<Vec<u32>> {
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..count {
+            match self.ids.take() {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    self.give_back(ids);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    pub(super) fn give_back(&mut self, ids: Vec<u32>) {
+        ids.into_iter().for_each(|id| self.ids.give_back(id));
+    }
+
+    /// Keeps what was planted; which registration it is.
+    pub(super) fn own(&mut self, request: &Request, handle: Handle, format: Arc<Format>, area: Area) -> u64 {
+        self.serial += 1;
+        let (id, disabled, serial) = (request.id, request.disabled, self.serial);
+        self.events.push(Event { id, serial, handle, format, area, disabled, gone: false });
+        self.serial
+    }
+
+    /// From now on records of this number are read so.
+    pub(super) fn set_format(&mut self, id: u32, format: Arc<Format>) {
+        self.formats.insert(id, format);
+    }
+
+    /// Takes off the events for which `leaves` says so, and waits once for all of them.
+    pub(super) fn take_off(&mut self, leaves: impl Fn(&Event) -> bool) -> Result<()> {
+        let present = self.events.iter().filter(|e| !e.gone && leaves(e));
+        let handles: Vec<Handle> = present.map(|e| e.handle.clone()).collect();
+        self.registry.unregister(&mut self.target, &handles)?;
+        let (gone, stay) = core::mem::take(&mut self.events).into_iter().partition(leaves);
+        self.events = stay;
+        for Event { id, area, .. } in Vec::from_iter::<Vec<Event>>(gone) {
+            if let Some(counters) = self.bank().and_then(|b| b.counters.get(id as usize)) {
+                Counts::reset(counters);
+            }
+            self.areas.give_back(area);
+            self.ids.give_back(id);
+        }
+        Ok(())
     }
 
     /// Removes one event.
     pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
         self.refresh()?;
-        let index = self.index(name)?;
-        let Some(event) = self.events.get(index) else { return Err(Error::Unknown { name: name.into() }) };
-        if !event.gone {
-            self.registry.unregister(&mut self.target, core::slice::from_ref(&event.handle))?;
-        }
-        let event = self.events.remove(index);
-        self.forget_id(event.id);
-        Ok(())
+        let serial = self.event(name)?.serial;
+        self.take_off(|e| e.serial == serial)
     }
 
     /// Removes all events.
     pub(crate) fn remove_all(&mut self) -> Result<()> {
         self.refresh()?;
-        let present = self.events.iter().filter(|e| !e.gone);
-        let handles: Vec<Handle> = present.map(|e| e.handle.clone()).collect();
-        self.registry.unregister(&mut self.target, &handles)?;
-        for event in core::mem::take(&mut self.events) {
-            self.forget_id(event.id);
-        }
-        Ok(())
-    }
-
-    /// Nothing counts under this number any more.
-    fn forget_id(&mut self, id: u32) {
-        if let Some(counters) = self.bank().and_then(|b| b.counters.get(id as usize)) {
-            let Counters { hits, missed, lost, returns, unwound, .. } = counters;
-            [hits, missed, lost, returns, unwound].into_iter().for_each(|c| c.store(0, Ordering::Relaxed));
-        }
-        self.ids.give_back(id);
+        self.take_off(|_| true)
     }
 
     /// What was counted for an event.
-    pub(crate) fn counts(&self, name: &str) -> Result<Tally> {
-        let index = self.index(name)?;
-        let Some(event) = self.events.get(index) else { return Err(Error::Unknown { name: name.into() }) };
-        let mut tally = Tally::default();
-        if let Some(counters) = self.bank().and_then(|b| b.counters.get(event.id as usize)) {
-            tally.add(counters);
-        }
-        tally.placed.push(self.place(&event.handle));
-        Ok(tally)
+    pub(crate) fn counts(&self, name: &str) -> Result<Counts> {
+        self.event(name).map(|event| self.counted(event))
     }
 
-    fn place(&self, handle: &Handle) -> String {
-        let (address, objects) = (handle.address, &self.target.objects);
-        let place = match (objects.symbolize(address), objects.at(address)) {
+    pub(super) fn counted(&self, event: &Event) -> Counts {
+        let counters = self.bank().and_then(|b| b.counters.get(event.id as usize));
+        counters.map(Counts::of).unwrap_or_default()
+    }
+
+    /// All events.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let listed = |event: &Event| Listed {
+            name: event.full_name(),
+            address: event.handle.address,
+            place: self.place(event.handle.address),
+            placement: event.handle.placement.to_string(),
+            counts: self.counted(event),
+            disabled: event.disabled,
+            gone: event.gone,
+        };
+        self.events.iter().map(listed).collect()
+    }
+
+    fn place(&self, address: u64) -> String {
+        let objects = &self.target.objects;
+        match (objects.symbolize(address), objects.at(address)) {
             (Some((name, offset, _)), Some(object)) => format!("{}:{name}+{offset:#x}", object.base_name()),
             _ => format!("{address:#x}"),
-        };
-        format!("{place} ({})", handle.placement)
+        }
     }
 
-    /// The names of all events.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.events.iter().map(|e| format!("{}/{}", e.format.group, e.format.name)).collect()
+    /// What forbids probes on itself.
+    pub(crate) fn blacklist(&mut self) -> Result<Vec<Forbidden>> {
+        self.refresh()?;
+        Ok(self.blacklist.list(&self.target.objects))
     }
 
     /// The records since the last call, in the order of time.
@@ -259,18 +286,20 @@ impl Control {
         self.target.agent.shared.bank(0)
     }
 
-    fn index(&self, name: &str) -> Result<usize> {
+    fn event(&self, name: &str) -> Result<&Event> {
         let unknown = || Error::Unknown { name: name.into() };
-        self.events.iter().position(|e| e.is_called(name)).ok_or_else(unknown)
+        self.events.iter().find(|e| e.is_called(name)).ok_or_else(unknown)
+    }
+
+    /// Where the agent has what ends a jprobe's mirror.
+    pub(crate) fn jprobe_return(&self) -> Result<u64> {
+        let image = Image::parse(IMAGE)?;
+        let entry = self.target.memory().word(self.target.home(offset_of!(Home, entry)))?;
+        Ok(entry - image.symbol("agent_entry")? + image.symbol("kprobes_jprobe_return")?)
     }
 
     /// Where the agent keeps its tables.
     pub(crate) fn home(&self) -> u64 {
         self.target.agent.home
     }
-}
-
-/// The executable mappings of a process.
-fn executable(pid: i32) -> Result<Vec<Mapping>> {
-    Ok(mappings(pid)?.into_iter().filter(Mapping::is_executable).collect())
 }

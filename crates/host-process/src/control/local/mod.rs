@@ -38,7 +38,8 @@
 //!
 //! One mutex around all of control. No handler takes it: a handler that asks control for something is refused, since it
 //! may have interrupted the thread that holds it. For the same reason a handler of another signal must not call control.
-//! Nothing else is waited for but the end of handlers that run ([`kprobes::Host::grace`]), and those wait for nobody.
+//! Nothing else is waited for but the end of handlers that run ([`kprobes::Host::grace`]), and those wait for nobody; and
+//! the dynamic linker, which is asked what it has loaded: so a library's constructor must not call control either.
 //!
 //! # What remains
 //!
@@ -47,16 +48,36 @@
 //! so. [`Process::start`] waits until there is no such thread before it begins, but a program does best to call it before
 //! it creates any.
 
+mod area;
+mod blacklist;
 mod control;
 mod error;
 mod event;
+mod listing;
+mod loaded;
 mod own;
+mod place;
 mod process;
 mod record;
+mod register;
 mod threads;
 
+pub use blacklist::Forbidden;
 pub use error::Error;
-pub use process::Process;
+pub use listing::{Counts, Listed};
+pub use process::{Process, jprobe_return};
 pub use record::Record;
 
-pub use super::tally::Tally;
+pub use isa::x86::Regs;
+pub use kprobes::{Cure, Handler, Next, Registered, Watch};
+
+/// Any probe, ready to be registered.
+pub type Spec<'a> = kprobes::Spec<'a, Regs>;
+/// What a handler is given.
+pub type Hit<'a> = kprobes::Hit<'a, Regs>;
+/// A probe on an instruction.
+pub type Kprobe<'a> = kprobes::Kprobe<'a, Regs>;
+/// A probe that mirrors a function.
+pub type Jprobe<'a> = kprobes::Jprobe<'a>;
+/// A probe on a function's returns, with data of type `D` for each activation.
+pub type Kretprobe<'a, D = ()> = kprobes::Kretprobe<'a, Regs, D>;

@@ -1,38 +1,48 @@
 //! From the place of a probe to an address in this process.
 
 use super::error::{Error, Result};
-use crate::control::objects::{Mapped, Objects};
+use crate::control::objects::{FileId, Mapped, Objects};
 use core::ffi::{CStr, c_void};
 use kprobes::Place;
+use std::collections::HashMap;
 use std::ffi::CString;
 use symbols::Lookup;
 
-/// The address of a place. A symbol that several objects have must be given with one of them.
-pub(crate) fn address(objects: &Objects, place: &Place<'_>) -> Result<u64> {
-    let (name, offset) = match place {
-        Place::Address(address) => return Ok(*address),
-        Place::Symbol { name, offset } => (*name, *offset),
-    };
-    let (object, symbol) = place.names().unwrap_or((None, name));
-    let among = |o: &&Mapped| object.is_none_or(|wanted| o.is_called(wanted));
-    let among: Vec<&Mapped> = objects.all.iter().filter(among).collect();
-    if among.is_empty() {
-        let wanted = object.unwrap_or_default();
-        return Err(Error::Place(format!("no object `{wanted}` is loaded now: load it first (dlopen)")));
-    }
-    let found: Vec<&Mapped> = among.iter().copied().filter(|o| has(o, symbol)).collect();
-    match *found.as_slice() {
-        [] => Err(Error::Place(not_found(&among, symbol, object))),
-        [one] => in_object(objects, one, symbol, offset),
-        ref several => {
-            let names: Vec<String> = several.iter().map(|o| format!("{}:{symbol}", o.base_name())).collect();
-            Err(Error::Place(format!("`{symbol}` is in several objects: say which, {}", names.join(" or "))))
-        }
-    }
+/// Which objects have which symbols, as far as it was asked: not to have one takes as long as to find its like.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    known: HashMap<(FileId, String), bool>,
 }
 
-fn has(object: &Mapped, symbol: &str) -> bool {
-    !matches!(object.object.lookup(symbol), Lookup::NotFound { .. })
+impl Places {
+    /// The address of a place. A symbol that several objects have must be given with one of them.
+    pub(crate) fn address(&mut self, objects: &Objects, place: &Place<'_>) -> Result<u64> {
+        let (name, offset) = match place {
+            Place::Address(address) => return Ok(*address),
+            Place::Symbol { name, offset } => (*name, *offset),
+        };
+        let (object, symbol) = place.names().unwrap_or((None, name));
+        let among = |o: &&Mapped| object.is_none_or(|wanted| o.is_called(wanted));
+        let among: Vec<&Mapped> = objects.all.iter().filter(among).collect();
+        if among.is_empty() {
+            let wanted = object.unwrap_or_default();
+            return Err(Error::Place(format!("no object `{wanted}` is loaded now: load it first (dlopen)")));
+        }
+        let found: Vec<&Mapped> = among.iter().copied().filter(|o| self.has(o, symbol)).collect();
+        match *found.as_slice() {
+            [] => Err(Error::Place(not_found(&among, symbol, object))),
+            [one] => in_object(objects, one, symbol, offset),
+            ref several => {
+                let names: Vec<String> = several.iter().map(|o| format!("{}:{symbol}", o.base_name())).collect();
+                Err(Error::Place(format!("`{symbol}` is in several objects: say which, {}", names.join(" or "))))
+            }
+        }
+    }
+
+    fn has(&mut self, object: &Mapped, symbol: &str) -> bool {
+        let look = || !matches!(object.object.lookup(symbol), Lookup::NotFound { .. });
+        *self.known.entry((object.file, symbol.to_owned())).or_insert_with(look)
+    }
 }
 
 fn not_found(among: &[&Mapped], symbol: &str, object: Option<&str>) -> String {

@@ -4,14 +4,17 @@ use super::control::Control;
 use super::error::{Error, Result};
 use super::own::Own;
 use super::record::Record;
-use super::{Tally, threads};
+use super::{Counts, Forbidden, Listed, Registered, Spec, threads};
 use crate::abi::{Home, Shared};
 use crate::control::inject;
 use crate::control::memory::Memory;
 use core::mem::offset_of;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use sync::ActiveSet;
+use sync::primitive::{AtomicU64, Ordering};
 
+/// Where the agent has its `jprobe_return`; 0 while there is no agent.
+static JPROBE_RETURN: AtomicU64 = AtomicU64::new(0);
 /// The one process that this can be.
 static PROCESS: OnceLock<Process> = OnceLock::new();
 /// Held while it is started; what a start that failed half-way has left, for the next.
@@ -37,9 +40,17 @@ impl Process {
     /// addresses (shadow stack), in a forked child of a process that has started, or when the kernel refuses something.
     /// The program is as before then, and it can be tried again.
     pub fn start() -> core::result::Result<&'static Self, Error> {
+        match PROCESS.get() {
+            Some(process) => process.check_owner().map(|()| process),
+            None => Self::start_first(),
+        }
+    }
+
+    /// Apart from [`start`](Self::start), which may be called where there is little stack.
+    #[inline(never)]
+    fn start_first() -> Result<&'static Self> {
         let mut started = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(process) = PROCESS.get() {
-            process.check_owner()?;
             return Ok(process);
         }
         let own = Own::new();
@@ -49,6 +60,7 @@ impl Process {
             threads::block(own)?;
         }
         let control = control?;
+        JPROBE_RETURN.store(control.jprobe_return()?, Ordering::Relaxed);
         // SAFETY: `inject` has mapped a `Home` there, which stays mapped; it is all atomics.
         let home = unsafe { &*(control.home() as *const Home) };
         Ok(PROCESS.get_or_init(|| Self { pid: own.pid, home, control: Mutex::new(control) }))
@@ -71,7 +83,7 @@ impl Process {
     ///
     /// As [`define`](Self::define), for the first that cannot be.
     pub fn define_all(&self, lines: &[&str]) -> core::result::Result<(), Error> {
-        self.control()?.define(lines)
+        self.control()?.define(lines).map_err(|(_, error)| error)
     }
 
     /// Removes a probe by its name, `EVENT` or `GROUP/EVENT`. When this returns, no handler of it runs any more. Its
@@ -84,7 +96,7 @@ impl Process {
         self.control()?.remove(name)
     }
 
-    /// Removes all probes that were defined.
+    /// Removes all probes, whoever has registered them.
     ///
     /// # Errors
     ///
@@ -98,21 +110,103 @@ impl Process {
     /// # Errors
     ///
     /// When there is none of this name.
-    pub fn counts(&self, name: &str) -> core::result::Result<Tally, Error> {
+    pub fn counts(&self, name: &str) -> core::result::Result<Counts, Error> {
         self.control()?.counts(name)
     }
 
-    /// The probes that are defined, as `GROUP/EVENT`.
+    /// Registers a probe: a [`Kprobe`](super::Kprobe), [`Jprobe`](super::Jprobe) or [`Kretprobe`](super::Kretprobe). It
+    /// counts, and calls its handlers; it records nothing.
+    ///
+    /// A symbol that several objects have is refused, with their names; `memcpy` and its like, of which the C library has
+    /// several, mean the one that the program uses.
+    ///
+    /// # Errors
+    ///
+    /// Why not. Nothing has changed then.
+    pub fn register<'a>(&self, probe: impl Into<Spec<'a>>) -> core::result::Result<Registered, Error> {
+        let mut all = self.register_all(vec![probe.into()]).map_err(|(_, error)| error)?;
+        all.pop().ok_or(Error::Gone)
+    }
+
+    /// Registers all of `probes`, or none.
+    ///
+    /// # Errors
+    ///
+    /// Which of them is refused, and why. Nothing has changed then.
+    pub fn register_all(&self, probes: Vec<Spec<'_>>) -> core::result::Result<Vec<Registered>, (usize, Error)> {
+        self.control().map_err(|error| (0, error))?.register_all(&probes)
+    }
+
+    /// Takes a probe off; when this returns, no handler of it runs or can run.
+    ///
+    /// # Errors
+    ///
+    /// Why not, with the probe, so that it can be tried again: in a handler, or when the text cannot be written. What has
+    /// gone already ([`Error::Gone`]) needs no second try.
+    pub fn unregister(&self, probe: Registered) -> core::result::Result<(), (Registered, Error)> {
+        let unregistered = self.control().and_then(|mut c| c.unregister_all(core::slice::from_ref(&probe)));
+        unregistered.map_err(|error| (probe, error))
+    }
+
+    /// Takes probes off, and waits for handlers once for all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`unregister`](Self::unregister).
+    pub fn unregister_all(&self, probes: Vec<Registered>) -> core::result::Result<(), (Vec<Registered>, Error)> {
+        let unregistered = self.control().and_then(|mut c| c.unregister_all(&probes));
+        unregistered.map_err(|error| (probes, error))
+    }
+
+    /// Switches a probe on or off. Off, it costs nothing: where no other probe is, the text is as without any. What it
+    /// has counted stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`], or when the text cannot be written.
+    pub fn enable(&self, probe: &Registered, on: bool) -> core::result::Result<(), Error> {
+        self.control()?.enable(probe, on)
+    }
+
+    /// What a probe has counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`].
+    pub fn counts_of(&self, probe: &Registered) -> core::result::Result<Counts, Error> {
+        self.control()?.counts_of(probe)
+    }
+
+    /// How often a probe was reached and could not run (Linux: `nmissed`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`].
+    pub fn nmissed(&self, probe: &Registered) -> core::result::Result<u64, Error> {
+        self.counts_of(probe).map(|counts| counts.missed)
+    }
+
+    /// All probes, in the order in which they were registered (Linux: `/sys/kernel/debug/kprobes/list`).
     ///
     /// # Errors
     ///
     /// In a forked child, and in a handler.
-    pub fn names(&self) -> core::result::Result<Vec<String>, Error> {
-        Ok(self.control()?.names())
+    pub fn list(&self) -> core::result::Result<Vec<Listed>, Error> {
+        Ok(self.control()?.list())
+    }
+
+    /// What forbids probes on itself: the functions in sections `.kprobes.text` (Linux:
+    /// `/sys/kernel/debug/kprobes/blacklist`).
+    ///
+    /// # Errors
+    ///
+    /// In a forked child, and in a handler.
+    pub fn blacklist(&self) -> core::result::Result<Vec<Forbidden>, Error> {
+        self.control()?.blacklist()
     }
 
     /// What was recorded since the last call, in the order of time. A thread that was interrupted while it wrote a
-    /// record holds back younger ones of its processor's until the next call.
+    /// record holds back younger ones until the next call.
     ///
     /// # Errors
     ///
@@ -133,6 +227,22 @@ impl Process {
     fn check_owner(&self) -> Result<()> {
         let pid = Own::new().pid;
         if pid == self.pid { Ok(()) } else { Err(Error::Forked { pid, owner: self.pid }) }
+    }
+}
+
+/// Ends a jprobe's mirror, at whatever depth it is called (Linux: `jprobe_return`). Comes back if no handler runs in this
+/// thread.
+///
+/// # Safety
+///
+/// To be called from within a mirror, by the thread that runs it. What stands on its stack is not dropped.
+pub unsafe fn jprobe_return() {
+    let at = JPROBE_RETURN.load(Ordering::Relaxed);
+    if at != 0 {
+        // SAFETY: the agent's function of this name, which takes and gives nothing.
+        let leave: unsafe extern "C" fn() = unsafe { core::mem::transmute(at as *const ()) };
+        // SAFETY: the caller's promise.
+        unsafe { leave() };
     }
 }
 

@@ -1,7 +1,7 @@
 //! Handlers that fault: the agent's own handlers of signals run in this very process.
 
 use super::*;
-use crate::abi::{Home, Identity, Shared, shared_bytes};
+use crate::abi::{Identity, Shared, shared_bytes};
 use crate::trap::actions::UNBLOCKABLE;
 use crate::trap::{Memory, signals};
 use arch::x86::handlers::Around;
@@ -32,7 +32,7 @@ fn agent() -> Memory {
         identity.bank.store(1, Ordering::Relaxed);
         identity.pid.store(u64::from(std::process::id()), Ordering::Release);
         // SAFETY: the memory is never freed, and has what `Home` says.
-        assert_eq!(unsafe { start::start(home) }, 0);
+        assert_eq!(unsafe { start(home) }, 0);
         at
     });
     // SAFETY: as above.
@@ -50,7 +50,7 @@ fn handle(mask: u64, function: extern "C" fn(*mut u8) -> u64, argument: u64) -> 
     let host = TrapHost::new(memory, &mut frame);
     let place = host.enter().expect("nothing else runs in this thread");
     // SAFETY: the tests' functions take these arguments, and hold nothing that must be dropped.
-    let call = |recovery: &Recovery| unsafe { recovery.call(function as *const () as u64, argument as *mut u8) };
+    let call = |recovery: &Recovery| unsafe { recovery.call(function as *const () as u64, argument as *mut u8, core::ptr::null_mut()) };
     let running = host.running().expect("it has a place");
     let said = host.calling(|| call(running.recovery()));
     assert!(super::place(&host).is_some_and(|running| !running.is_calling()));
