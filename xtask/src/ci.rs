@@ -30,18 +30,34 @@ pub(crate) fn test(slow: bool) -> Result<()> {
     Ok(())
 }
 
-/// The lock-free structures under loom's model: every interleaving of few threads and few operations.
+/// Schedules that miri tries, in CI and in full.
+const SEEDS: (u32, u32) = (4, 64);
+
+/// The lock-free structures under loom's model (every interleaving of few threads and few operations) and under miri
+/// (undefined behaviour, on many schedules). In full: also the models that take minutes, and more schedules.
 ///
 /// # Errors
 ///
-/// If one of them breaks a promise.
-pub(crate) fn model() -> Result<()> {
-    let folder = root().join("target/loom");
-    let folder = folder.to_string_lossy();
-    run_cargo(
-        &["test", "-p", "sync", "--release", "--test", "loom", "--target-dir", &folder],
-        &[("RUSTFLAGS", "--cfg loom")],
-    )
+/// If one of them breaks a promise. Without miri, that is said.
+pub(crate) fn models(full: bool) -> Result<()> {
+    let folder = |name: &str| root().join("target").join(name).to_string_lossy().into_owned();
+    let target = folder("loom");
+    let mut loom = vec!["test", "-p", "sync", "--release", "--test", "loom", "--target-dir", &target];
+    loom.extend(full.then_some(["--", "--include-ignored"]).into_iter().flatten());
+    run_cargo(&loom, &[("RUSTFLAGS", "--cfg loom")])?;
+    if let Err(skipped) = setup::for_miri() {
+        println!("{skipped}");
+        return Ok(());
+    }
+    let seeds = if full { SEEDS.1 } else { SEEDS.0 };
+    let mut miri = Command::new("rustup");
+    miri.args(["run", setup::MIRI_TOOLCHAIN, "cargo", "miri", "test", "-p", "sync", "-p", "hit", "--target-dir"]);
+    miri.arg(folder("miri")).env("MIRIFLAGS", format!("-Zmiri-strict-provenance -Zmiri-many-seeds=0..{seeds}"));
+    // Of the toolchain that runs this.
+    ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"].iter().for_each(|name| {
+        miri.env_remove(name);
+    });
+    shell::run(&mut miri)
 }
 
 /// What a kernel links builds without an operating system, and the kernel itself is clean.
@@ -76,6 +92,6 @@ pub(crate) fn run() -> Result<()> {
     }
     bare()?;
     layering::run()?;
-    model()?;
+    models(false)?;
     test(false)
 }

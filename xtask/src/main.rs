@@ -29,6 +29,7 @@ usage: cargo xtask VERB
   guest           measure what Linux's kprobes cost, in instructions, in a guest of its own
   bench-kernel [--markdown]
                   measure what a hit costs in the demo kernel, in instructions, beside Linux's
+  models [--full] check the lock-free structures under loom and miri (--full: minutes)
   layering        check the dependency directions and the rules of the source tree
   ci              what CI runs: formatting, lints, documentation, layering, tests";
 
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         ["guest"] => guest::run(),
         ["bench-kernel"] => kernel_bench::run(kernel_bench::Format::Text),
         ["bench-kernel", "--markdown"] => kernel_bench::run(kernel_bench::Format::Markdown),
+        ["models"] => ci::models(false),
+        ["models", "--full"] => ci::models(true),
         ["layering"] => layering::run(),
         ["ci"] => ci::run(),
         _ => {

@@ -109,6 +109,24 @@ pub(crate) fn for_guest() -> Result<(), String> {
     missing(NEEDS).first().map_or(Ok(()), |need| Err(format!("no {}, package {}", need.probe.0, need.package)))
 }
 
+/// The toolchain that has miri.
+pub(crate) const MIRI_TOOLCHAIN: &str = "nightly";
+
+/// Installs miri.
+///
+/// # Errors
+///
+/// What is skipped, and for want of what.
+pub(crate) fn for_miri() -> Result<(), String> {
+    let there = || succeeds("rustup", &["run", MIRI_TOOLCHAIN, "cargo", "miri", "--version"]);
+    let parts = ["--profile", "minimal", "--component", "miri", "--component", "rust-src"];
+    let install = || succeeds("rustup", &[&["toolchain", "install", MIRI_TOOLCHAIN][..], &parts].concat()) && there();
+    let ready = there() || install() || install();
+    ready
+        .then_some(())
+        .ok_or_else(|| format!("SKIPPED: the lock-free structures under miri (no {MIRI_TOOLCHAIN} toolchain with it)"))
+}
+
 fn missing(needs: &'static [Need]) -> Vec<&'static Need> {
     needs.iter().filter(|need| !succeeds(need.probe.0, need.probe.1)).collect()
 }

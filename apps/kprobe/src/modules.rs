@@ -77,10 +77,17 @@ fn finish(trace: &mut Trace, pid: i32) -> Result<()> {
 pub(crate) fn list(args: &LsmodArgs) -> Result<u8> {
     let modules = control::list(args.pid)?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<24} {:>8}  {:<8} {:>7} {:>12} {:>10} {:>7}  ADDRESS", "MODULE", "SIZE", "STATE", "PROBES", "HITS", "MISSED", "FAULTS")?;
+    writeln!(
+        out,
+        "{:<24} {:>8}  {:<8} {:>7} {:>12} {:>10} {:>7}  ADDRESS",
+        "MODULE", "SIZE", "STATE", "PROBES", "HITS", "MISSED", "FAULTS"
+    )?;
     for module in modules {
         let control::Module { name, size, state, probes, hits, missed, faults, address } = module;
-        writeln!(out, "{name:<24} {size:>8}  {state:<8} {probes:>7} {hits:>12} {missed:>10} {faults:>7}  {address:#x}")?;
+        writeln!(
+            out,
+            "{name:<24} {size:>8}  {state:<8} {probes:>7} {hits:>12} {missed:>10} {faults:>7}  {address:#x}"
+        )?;
     }
     Ok(0)
 }

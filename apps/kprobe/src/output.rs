@@ -63,7 +63,15 @@ impl Output {
         };
         let events = definitions.iter().map(event).collect::<Result<Vec<_>>>()?;
         let limit = limit.unwrap_or(u64::MAX);
-        Ok(Self { writer: BufWriter::new(writer), format, events, waiting: Vec::new(), messages: Vec::new(), printed: 0, limit })
+        Ok(Self {
+            writer: BufWriter::new(writer),
+            format,
+            events,
+            waiting: Vec::new(),
+            messages: Vec::new(),
+            printed: 0,
+            limit,
+        })
     }
 
     /// Name and group of an event.

@@ -41,11 +41,28 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
             return Outcome::Handled;
         }
     }
-    if host.is_breakpoint(address) {
-        return Outcome::Foreign;
+    nobody_s(host, address, regs)
+}
+
+/// How often text and table are looked at, one after the other, before a breakpoint is somebody else's.
+const LOOKS: usize = 4;
+
+/// No probe was armed at `address`. If a breakpoint stands there nevertheless, it may have been planted since: a site is
+/// armed before its breakpoint stands. Then, and if it is gone, the instruction is run again.
+#[cold]
+#[inline(never)]
+fn nobody_s<H: Host>(host: &H, address: u64, regs: &mut Regs<H>) -> Outcome {
+    let armed = || {
+        let site = host.find(address).filter(|&entry| is_site(entry)).and_then(|entry| host.site(index(entry)));
+        site.is_some_and(|site| site.address.load(Ordering::Relaxed) == address && live(&site.state))
+    };
+    for _ in 0..LOOKS {
+        if !host.is_breakpoint(address) || armed() {
+            H::Isa::set_pc(regs, address);
+            return Outcome::Stale;
+        }
     }
-    H::Isa::set_pc(regs, address);
-    Outcome::Stale
+    Outcome::Foreign
 }
 
 fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs<H>) {

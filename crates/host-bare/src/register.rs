@@ -73,25 +73,25 @@ impl<K: Kernel> Control<K> {
         Registered::new(request.id, self.serial)
     }
 
-    /// Takes a probe off; when this returns, no handler of it runs or can run.
+    /// Takes a probe off; when this returns, no handler of it runs or can run. Gives what it has counted in all.
     ///
     /// # Errors
     ///
     /// Why not, with the probe, so that it can be tried again: the text could not be written. What has gone already
     /// ([`Error::Gone`]) needs no second try.
-    pub fn unregister(&mut self, probe: Registered) -> Result<(), (Registered, Error)> {
-        self.unregister_all(vec![probe]).map_err(|(mut probes, error)| {
-            let probe = probes.pop().unwrap_or(const { Registered::new(u32::MAX, 0) });
-            (probe, error)
-        })
+    pub fn unregister(&mut self, probe: Registered) -> Result<Counts, (Registered, Error)> {
+        match self.unregister_all(vec![probe]) {
+            Ok(counts) => Ok(counts.first().copied().unwrap_or_default()),
+            Err((mut probes, error)) => Err((probes.pop().unwrap_or(const { Registered::new(u32::MAX, 0) }), error)),
+        }
     }
 
-    /// Takes probes off, and waits for handlers once for all of them.
+    /// Takes probes off, and waits for handlers once for all of them. Gives what each has counted.
     ///
     /// # Errors
     ///
     /// As [`unregister`](Self::unregister).
-    pub fn unregister_all(&mut self, probes: Vec<Registered>) -> Result<(), (Vec<Registered>, Error)> {
+    pub fn unregister_all(&mut self, probes: Vec<Registered>) -> Result<Vec<Counts>, (Vec<Registered>, Error)> {
         let mut handles = Vec::with_capacity(probes.len());
         for probe in &probes {
             match self.event_of(probe) {
@@ -102,8 +102,9 @@ impl<K: Kernel> Control<K> {
         if let Err(error) = self.registry.unregister(&mut self.target, &handles) {
             return Err((probes, error.into()));
         }
+        let counts = probes.iter().map(|probe| self.counts_of(probe).unwrap_or_default()).collect();
         probes.iter().for_each(|probe| self.mark_removed(probe.id() as usize));
-        Ok(())
+        Ok(counts)
     }
 
     /// Switches a probe on or off. Off, it costs nothing: where no other probe is, the text is as without any. What it

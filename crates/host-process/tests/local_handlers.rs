@@ -1,5 +1,7 @@
 //! Handlers of a program's own, called when it hits its own probes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use host_process::local::{
     Counts, Cure, Error, Handler, Hit, Jprobe, Kprobe, Kretprobe, Next, Process, Registered, Watch, jprobe_return,
 };

@@ -1,5 +1,7 @@
 //! Places that are refused, each with its reason; and text that is as it was before.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use host_process::local::{Error, Process};
 
 #[inline(never)]

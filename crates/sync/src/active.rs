@@ -8,8 +8,12 @@
 //! needs no tombstone, and looking is a bounded scan. A full window makes the entry fail; the caller counts a miss.
 //!
 //! Only a thread itself stores or clears its own id, hence "am I in?" cannot race.
+//!
+//! A thread enters and then looks at what control takes away; control takes it away and then looks who is in. One of the
+//! two must see the other, so both have a full fence in between: without it either look may come before the store that
+//! stands in front of it.
 
-use crate::primitive::{AtomicU64, Ordering};
+use crate::primitive::{AtomicU64, Ordering, fence};
 
 /// How many threads whose ids fall together can be in handlers at once.
 pub const WINDOW: usize = 16;
@@ -34,7 +38,10 @@ impl<'a> ActiveSet<'a> {
         if window.iter().any(|w| w.load(Ordering::Relaxed) == id) {
             return None;
         }
-        window.iter().find(|w| w.compare_exchange(0, id, Ordering::SeqCst, Ordering::Relaxed).is_ok())
+        let free = |w: &&AtomicU64| w.compare_exchange(0, id, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        let place = window.iter().find(free);
+        fence(Ordering::SeqCst);
+        place
     }
 
     /// Leaves: the place that [`enter`](Self::enter) gave.
@@ -44,6 +51,7 @@ impl<'a> ActiveSet<'a> {
 
     /// The ids in the set, as a snapshot: a grace period has passed when each of them has left once.
     pub fn members(&self) -> impl Iterator<Item = u64> + use<'a> {
+        fence(Ordering::SeqCst);
         self.words.iter().map(|w| w.load(Ordering::SeqCst)).filter(|&id| id != 0)
     }
 

@@ -10,7 +10,7 @@
 //! - [`suite`]: the behaviours that every host of kprobes must have, and the program that shows them.
 //!
 //! The processor is an oracle for its own instruction set only, so those that use it exist where it is: on Linux, on
-//! `x86_64`. The model is everywhere.
+//! `x86_64`. The model calls handlers, which are code of this processor's: it exists on `x86_64`, wherever `std` is.
 //!
 //! The suite can run inside the system that it tests: with the feature `suite` alone this crate is `no_std` and knows no
 //! more than the types of probes and registers. All the rest comes with `std`, which is the default.
@@ -29,7 +29,7 @@ pub mod corpus;
 pub mod differential;
 #[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod generate;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
 pub mod model;
 #[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod processor;

@@ -1,5 +1,6 @@
 //! The host fails: at each of its calls, once. The target's text stays consistent, the failure is reported, and the
 //! registry goes on as if nothing had been asked.
+#![cfg(target_arch = "x86_64")]
 
 mod model;
 
@@ -75,8 +76,11 @@ fn fail_removal(n: usize, patched: usize) -> Call {
     let call = c.calls[n];
     c.calm();
     let why = format!("call {n}, {call:?}, {patched} bytes patched");
-    // A site whose byte cannot be read is not there any more: nothing to restore.
     assert!(result.is_err() || matches!(call, Call::Grace | Call::Read), "{why} was not reported");
+    if matches!(call, Call::Read) && result.is_ok() {
+        // A site whose byte cannot be read is not there any more: nothing to restore, and nobody comes to it.
+        return call;
+    }
     assert_eq!(value(&machine, "main", top), 8, "{why}: the program goes on whatever is left");
     if result.is_ok() {
         return call;
@@ -110,8 +114,12 @@ fn all(count: usize, patched: &[usize], one: impl Fn(usize, usize) -> Call + std
             }
         }
     }
-    let relevant: Vec<_> =
-        failures.iter().filter(|f| only.is_empty() || only.iter().any(|c| f.contains(&format!("{c:?}")))).collect();
+    // One that does not say which call it was is everybody's.
+    let named = |f: &str, call: &Call| f.contains(&format!("{call:?}"));
+    let relevant: Vec<_> = failures
+        .iter()
+        .filter(|f| only.is_empty() || only.iter().any(|c| named(f, c)) || !f.contains("call "))
+        .collect();
     assert!(relevant.is_empty(), "{} of {count} calls:\n{relevant:#?}", relevant.len());
 }
 

@@ -1,4 +1,5 @@
 //! The hit path on the model machine: recursion, stale and foreign breakpoints, corrupt tables.
+#![cfg(target_arch = "x86_64")]
 
 mod model;
 

@@ -1,4 +1,5 @@
 //! Registration on the model machine: what is refused, what is planted, what is put back.
+#![cfg(target_arch = "x86_64")]
 
 mod model;
 

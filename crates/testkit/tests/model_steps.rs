@@ -1,4 +1,5 @@
 //! Stepping on the model machine: all four ways have the same result, and a fault in a copy is one of the original.
+#![cfg(target_arch = "x86_64")]
 
 mod model;
 

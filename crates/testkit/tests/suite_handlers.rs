@@ -1,4 +1,5 @@
 //! The behaviours of handlers on the model machine, and worlds that are wrong about them, on which they must fail.
+#![cfg(target_arch = "x86_64")]
 
 use kprobes::Stepping;
 use std::sync::{Mutex, MutexGuard, PoisonError};

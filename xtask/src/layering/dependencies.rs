@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("host-bare", &["arch", "kprobes", "hit", "sync", "isa", "events"]),
     ("host-linux", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "symbols", "events"]),
     ("agent", &["host-process", "hit", "sync", "cpu", "events", "kprobes"]),
-    ("demo-kernel", &["host-bare", "testkit", "loader", "arch", "kprobes", "hit", "sync", "isa", "events"]),
+    ("demo-kernel", &["host-bare", "testkit", "loader", "cpu", "arch", "kprobes", "hit", "sync", "isa", "events"]),
     ("testkit", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "events"]),
     ("kprobe", &["host-process", "agent-image", "loader", "kprobes", "hit", "sync", "isa", "symbols", "events"]),
 ];

@@ -11,6 +11,10 @@ use crate::setup;
 const EXAMPLE: &str = include_str!("../../../apps/demo-kernel/scripts/open-failures");
 /// What its trace must contain.
 const SEEN: &str = "<- sys_open) arg1=-2";
+/// The same by a probe module.
+const MODULE: &str = include_str!("../../../apps/demo-kernel/scripts/module-open-failures");
+/// What that must print.
+const SAID: &str = "sys_open returns -2: /etc/missing";
 /// On how many processors the tests run.
 const PROCESSORS: [u32; 3] = [1, 2, 4];
 /// How long all tests may take on one machine, which may be busy with others.
@@ -33,6 +37,9 @@ pub(crate) fn run() -> Result<()> {
     // The negative control of that: without the probe there is no such line.
     let silent = script(&kernel, "expect-error cat /etc/missing\ntrace\nhalt\n", 2)?;
     ensure!(!silent.output.contains(SEEN), "a failure was traced without a probe");
+    let module = script(&kernel, MODULE, 2)?;
+    // Once: it is tried again when the module has gone.
+    ensure!(module.output.matches(SAID).count() == 1, "the module does not tell of the failure, or not once: `{SAID}`");
     for processors in PROCESSORS {
         script(&kernel, "test\nstress 2\nhalt\n", processors)?;
     }

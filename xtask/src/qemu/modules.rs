@@ -86,7 +86,7 @@ fn build_all(folder: &Path) -> Result<()> {
 
 fn build(package: &Path, output: &Path) -> Result<()> {
     let mut command = Command::new(cargo());
-    command.args(["run", "--quiet", "--package", "kprobe", "--", "build", "--kernel", "--output"]);
+    command.args(["run", "--quiet", "--package", "kprobe", "--", "build", "--kernel", "-o"]);
     shell::run(command.arg(output).arg(package))
 }
 

@@ -117,7 +117,9 @@ mod tests {
 
     #[test]
     fn a_script_is_run_with_what_was_asked_for() {
-        let verb = parse(&["--script", "f", "--smp", "4", "--timeout", "5", "--append", "a b", "--icount", "--modules", "d"]).unwrap();
+        let verb =
+            parse(&["--script", "f", "--smp", "4", "--timeout", "5", "--append", "a b", "--icount", "--modules", "d"])
+                .unwrap();
         let options = Options {
             processors: 4,
             icount: true,

@@ -9,6 +9,7 @@ pub(super) mod direct_map;
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::registers::control::Cr3;
 
@@ -46,6 +47,14 @@ const LARGE_PAGE: u64 = 2 << 20;
 
 /// Held while a table changes.
 static TABLES: IrqLock<()> = IrqLock::new(());
+
+/// Tables that were made, and stay.
+static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Frames that are tables for good: their number only grows.
+pub(crate) fn tables() -> u64 {
+    MADE.load(Ordering::Relaxed)
+}
 
 /// Physical address of the highest table.
 pub(super) fn root() -> u64 {
@@ -123,6 +132,7 @@ fn lowest_table(address: u64) -> Option<u64> {
         let mut entry = entry(table, address, level);
         if entry & PRESENT == 0 {
             entry = frames::take_zeroed()? | PRESENT | WRITABLE;
+            MADE.fetch_add(1, Ordering::Relaxed);
             set(table, address, level, entry);
         }
         assert!(entry & LARGE == 0, "{address:#x} lies in a large page");

@@ -7,7 +7,12 @@ use host_bare::{Control, Error, Hit, Kprobe, Next, Regs};
 pub(in crate::probes) type Plain = fn(&mut Regs) -> Next;
 
 /// Puts a kprobe with a plain handler at `address`.
-pub(in crate::probes) fn attach(control: &mut Control<Demo>, name: &str, address: u64, handler: Plain) -> Result<(), Error> {
+pub(in crate::probes) fn attach(
+    control: &mut Control<Demo>,
+    name: &str,
+    address: u64,
+    handler: Plain,
+) -> Result<(), Error> {
     // SAFETY: it does what the handler does, which keeps the rules.
     let relay = unsafe { host_bare::Handler::new(relay as _) };
     control.attach(name, Kprobe::address(address).pre(relay).user(handler as usize as u64))

@@ -24,6 +24,7 @@ mod faults;
 mod harness;
 mod kinds;
 mod libraries;
+mod modules;
 mod output;
 mod returns;
 mod signals;

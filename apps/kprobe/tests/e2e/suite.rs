@@ -27,7 +27,7 @@ use crate::harness::programs::sources;
 use crate::harness::{need, skipped};
 
 /// What is put into the process.
-const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent.so"));
+const AGENT: &[u8] = agent_image::IMAGE;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long an answer is waited for before the trace is looked after.
@@ -159,7 +159,7 @@ impl Process {
         trace.attach(self.pid().cast_signed()).expect("a child can be traced");
         let refused = trace.take_notices().into_iter().filter_map(|notice| match notice {
             Notice::Failed { event, why, .. } => Some((event, why)),
-            Notice::Note(_) => None,
+            Notice::Refused { .. } | Notice::Note(_) => None,
         });
         if let Some(refusal) = refused.min() {
             trace.detach().expect("the process can be left");

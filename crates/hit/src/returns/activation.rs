@@ -162,14 +162,17 @@ fn returned<H: Host>(
 ) {
     let home = instance.returns_to();
     returns.for_each_waiting(host, instance, |probe, counters| {
-        Counters::add(&counters.returns);
-        if live(&probe.state) {
-            record(host, probe, counters, regs, Cause::Return(instance));
-        }
-        if may_run && probe.is_followed() && probe.is_registered() {
-            host.returned(probe, id, returns.true_return_address(home), regs);
-            // It goes home whatever the handler has done to the program counter, or left behind when it has faulted.
-            H::Isa::set_pc(regs, home);
+        // One look: what is counted as seen is handled. A probe that is being unregistered sees nothing any more.
+        if probe.is_registered() {
+            Counters::add(&counters.returns);
+            if live(&probe.state) {
+                record(host, probe, counters, regs, Cause::Return(instance));
+            }
+            if may_run && probe.is_followed() {
+                host.returned(probe, id, returns.true_return_address(home), regs);
+                // It goes home whatever the handler has done to the program counter, or left behind when it has faulted.
+                H::Isa::set_pc(regs, home);
+            }
         }
         over(probe, counters);
     });

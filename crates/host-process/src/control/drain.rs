@@ -1,7 +1,7 @@
 //! Reading what an agent recorded.
 
+use super::notice::Record;
 use super::objects::Objects;
-use super::trace::Record;
 use crate::abi::{Bank, RingMemory};
 use events::wire::Header;
 use std::sync::Arc;

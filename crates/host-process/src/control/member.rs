@@ -3,8 +3,8 @@
 use super::guards::Guards;
 use super::hooks::{self, Needs};
 use super::image::Image;
-use super::modules::{self, ModuleFile, Planted};
 use super::inject::Site as AgentSite;
+use super::modules::{self, ModuleFile, Planted};
 use super::objects::{Cache, Objects};
 use super::process::Life;
 use super::resolve::{FetchSymbols, Resolved, resolve};

@@ -2,9 +2,9 @@
 
 use super::maps::mappings;
 use super::memory::Memory;
-use super::{modules, process};
 use super::stop::{Held, synchronize};
 use super::{HostError, Result};
+use super::{modules, process};
 use crate::abi::{Home, Shared};
 use core::mem::offset_of;
 use hit::returns::Pool;

@@ -12,11 +12,12 @@ use super::image::Image;
 use super::mail::Mail;
 use super::member::{Member, News, Plan, State};
 use super::modules::Message;
+use super::notice::{Notice, Options, Record};
 use super::objects::{Cache, Objects};
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::Tally;
-use super::{HostError, Result, follow, hooks, inject, launch, maps, process, scrub, settle};
+use super::{HostError, Result, follow, hooks, inject, launch, maps, modules, process, scrub, settle};
 use crate::abi::{event, mail as state};
 use events::Definition;
 use std::ffi::OsString;
@@ -24,70 +25,6 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 use sync::primitive::Ordering;
-
-/// What is traced, and how.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Follow forks and execs.
-    pub follow: bool,
-    /// Count only, record nothing.
-    pub count: bool,
-}
-
-/// An event from a traced process.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// Index of its definition.
-    pub event: usize,
-    /// Time stamp counter.
-    pub time: u64,
-    /// Thread.
-    pub tid: i32,
-    /// Process.
-    pub pid: i32,
-    /// Processor.
-    pub cpu: u32,
-    /// Whether it is a return.
-    pub is_return: bool,
-    /// Address of the probe; for a return, of the function.
-    pub address: u64,
-    /// For a return, the address it goes to.
-    pub caller: u64,
-    /// What was fetched.
-    pub payload: Vec<u8>,
-    /// The thread's name.
-    pub comm: String,
-    /// What was mapped in the process, for symbols.
-    pub objects: Arc<Objects>,
-}
-
-/// Something to tell the user while a trace runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// An event cannot be placed in a process.
-    Failed {
-        /// Index of its definition.
-        event: usize,
-        /// The process.
-        pid: i32,
-        /// The reason.
-        why: String,
-        /// It was found out before the program's first instruction: nothing is placed, and a command that was started
-        /// for this trace has been ended.
-        fatal: bool,
-    },
-    /// A module cannot be inserted into a process.
-    Refused {
-        /// The process.
-        pid: i32,
-        /// The reason.
-        why: String,
-        /// As above: a command that was started for this trace has been ended.
-        fatal: bool,
-    },
-    /// Anything else.
-    Note(String),
-}
 
 /// The processes of one trace.
 #[derive(Debug)]
@@ -169,11 +106,13 @@ impl Trace {
         process::check(pid)?;
         process::read_program(pid)?;
         // Files are read before a thread is held, so that it stands still for as short a time as can be.
-        if let Some((_, shared)) = inject::find(pid)? {
+        let mut needs = self.plan.needs();
+        if let Some((home, shared)) = inject::find(pid)? {
             scrub::check_free(pid, shared)?;
+            needs.returns |= modules::are_in(pid, home)?;
         }
         let objects = Objects::read(pid, &mut self.cache)?;
-        hooks::wanted(&objects, self.plan.needs(), &mut self.cache);
+        hooks::wanted(&objects, needs, &mut self.cache);
         let held = Held::any(pid)?;
         self.enter(held, pid, true)?;
         let settled = self.settle_modules();

@@ -49,7 +49,7 @@ impl<'a, R, D: Zeroed + Send + 'static> Kretprobe<'a, R, D> {
             assert!(
                 size_of::<D>() <= DATA_BYTES && align_of::<D>() <= 8,
                 "data of an activation: 4096 bytes at most, aligned to 8 at most"
-            )
+            );
         };
         let handlers = HandlerData { entry_bytes: size_of::<D>() as u32, ..HandlerData::NONE };
         Self { place, maxactive: None, handlers, disabled: false, types: PhantomData }

@@ -1,15 +1,16 @@
 //! Handlers on the machine: functions of the test's own process, which see the registers of the machine's program.
 //!
 //! The machine's memory is not theirs: a pointer of the program's means nothing to them. What they do with the program
-//! they do through [`call_from_handler`] and [`jprobe_return`].
+//! they do through [`call_from_handler`] and [`jprobe_return`]; a fault of theirs is played by [`fault_in_handler`].
 
 use super::interleave::pause;
+use super::machine::PAGE_FAULT;
 use super::{Machine, Trap};
 use arch::x86::Space;
 use arch::x86::handlers::{Around, Running};
 use hit::returns::SideStack;
 use hit::{Counters, Probe};
-use isa::x86::{Op, Privilege, Regs};
+use isa::x86::{Op, Privilege, Regs, gpr};
 use std::cell::Cell;
 use sync::primitive::Ordering;
 
@@ -69,6 +70,22 @@ pub unsafe extern "C" fn jprobe_return() {
     running.into_iter().for_each(|running| unsafe { (*running).leave() });
 }
 
+/// In a handler on the machine: does to it what a fault at `address` does, whose instruction is three bytes long. Comes
+/// back when the fault is cured; otherwise the handler ends. Outside of a handler nothing happens.
+pub extern "C" fn fault_in_handler(_address: u64) {
+    let mut regs = Regs::default();
+    let contained = in_trap(|trap, _| trap.running().is_some_and(|r| r.contain(trap, &mut regs, PAGE_FAULT)));
+    if contained == Some(true) && regs.rsp() != 0 {
+        let (rdx, rsp, rip) = (regs.gpr[gpr::RDX], regs.rsp(), regs.rip);
+        // SAFETY: the registers are those of the end of the handler's call, which is under way further up this stack, and
+        // nothing in between has anything to drop.
+        unsafe {
+            core::arch::asm!("mov rsp, {}", "xor eax, eax", "jmp {}", in(reg) rsp, in(reg) rip, in("rdx") rdx,
+                options(noreturn));
+        }
+    }
+}
+
 /// The machine's program: an ordinary one, whose memory is the machine's.
 #[derive(Clone, Copy, Debug)]
 pub struct Program64;
@@ -83,7 +100,7 @@ impl Space for Program64 {
 }
 
 // SAFETY: each thread of the machine has a `Running` of its own, and is stepped by one thread of the process at a time;
-// no handler faults here, for a test that does ends. The records of probes are written by control from what
+// no handler faults here but by `fault_in_handler`, for a test that does so otherwise ends. The records of probes are written by control from what
 // `kprobes::Handler` has promised.
 unsafe impl Around for Trap<'_> {
     fn running(&self) -> Option<&Running> {
@@ -100,5 +117,6 @@ unsafe impl Around for Trap<'_> {
         if let Some(counters) = self.machine.tables.counters.get(probe.id.load(Ordering::Relaxed) as usize) {
             Counters::add(&counters.faults);
         }
+        probe.state.store(0, Ordering::Release);
     }
 }

@@ -81,7 +81,7 @@ pub struct Machine {
 }
 
 /// What an instruction raises that cannot be executed, whatever is wrong with it.
-const PAGE_FAULT: u64 = 14;
+pub(super) const PAGE_FAULT: u64 = 14;
 /// Bytes of a stack.
 pub const STACK_BYTES: usize = 0x2000;
 

@@ -49,7 +49,7 @@ mod trap;
 pub use build::{FunctionInfo, Program};
 pub use control::{Call, Control, X86};
 pub use cpu::{Cpu, End};
-pub use handlers::{Program64, call_from_handler, jprobe_return};
+pub use handlers::{Program64, call_from_handler, fault_in_handler, jprobe_return};
 pub use machine::{Event, Machine, STACK_BYTES};
 pub use memory::Memory;
 pub use plain::{Plain, Whole, words, zeroed};

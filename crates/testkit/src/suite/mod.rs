@@ -38,10 +38,11 @@
 mod assembler;
 mod broken;
 mod cases;
+#[cfg(target_arch = "x86_64")]
 mod handlers;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod model;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
 mod model_handlers;
 mod program;
 mod samples;
@@ -50,10 +51,12 @@ mod world;
 
 pub use broken::{Broken, Fault};
 pub use cases::CASES;
+#[cfg(target_arch = "x86_64")]
 pub use handlers::{
-    HANDLER_CASES, HandlerCase, Handlers, Skill, Spoil, Spoiled, Tools, call_directly, run_handler_case, run_handlers,
+    HANDLER_CASES, HandlerCase, Handlers, Skill, Spoil, Spoiled, Tools, call_directly, fault_directly,
+    run_handler_case, run_handlers,
 };
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
 pub use model::ModelWorld;
 pub use program::{Function, Instruction, Program, VECTORS, assembly, program};
 pub use samples::{SAMPLES, Sample};

@@ -3,7 +3,7 @@
 use super::handlers::{Handlers, Skill, Tools};
 use super::model::{DEFAULT_MAXACTIVE, ModelWorld, STEPS, result};
 use super::world::Refusal;
-use crate::model::{DATA, End, SLOTS, call_from_handler, jprobe_return};
+use crate::model::{DATA, End, SLOTS, call_from_handler, fault_in_handler, jprobe_return};
 use events::Place as Line;
 use isa::x86::Regs;
 use kprobes::raw::Counts;
@@ -114,7 +114,7 @@ impl Handlers for ModelWorld<'_> {
     }
 
     fn tools(&self) -> Tools {
-        Tools { jprobe_return, call: call_from_handler }
+        Tools { jprobe_return, call: call_from_handler, fault: fault_in_handler }
     }
 
     /// # Panics

@@ -184,7 +184,7 @@ unsafe extern "C" fn kprobes_unregister(ids: *const u32, count: usize) -> i32 {
         });
         match result {
             Ok(Err(left)) => caller.probes.extend(left),
-            Ok(Ok(())) => return true,
+            Ok(Ok(_)) => return true,
             Err(_) => {}
         }
         false

@@ -72,7 +72,7 @@ impl Module {
             let probes = core::mem::take(&mut self.probes);
             // Not those that have gone with another module's text.
             let there = probes.into_iter().filter(|probe| control.counts_of(probe).is_some()).collect();
-            control.unregister_all(there).map_err(|(left, error)| {
+            control.unregister_all(there).map(drop).map_err(|(left, error)| {
                 self.probes = left;
                 error.to_string()
             })

@@ -3,7 +3,6 @@
 //! The probed function is `nop`, `lea rax, [rdi + 1]`, `ret`: the first is emulated where that is asked for, the second
 //! is copied or emulated. What it gives without a probe is known, so each test says what it must give with one.
 
-use crate::probes::plain::Plain;
 use super::processors::{
     STEPPINGS, address, attach, count, count_returns, counted, counted_returns, entry, remove_all, under_fire,
 };
@@ -11,6 +10,7 @@ use super::{Test, check, counts, define, remove, same, stepping};
 use crate::arch::{copy, cpu, ipi};
 use crate::mm::alias;
 use crate::probes::hooks::CHAIN;
+use crate::probes::plain::Plain;
 use crate::probes::with_control;
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -1,6 +1,8 @@
 //! The behaviour suite of `testkit`, with this kernel as its world: the same cases as on the model machine and in an
 //! ordinary process.
 
+mod handlers;
+
 use super::{check, report};
 use crate::arch::{copy, cpu};
 use crate::ksyms;
@@ -11,7 +13,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use host_bare::{Control, Stepping};
-use testkit::suite::{Ability, Broken, CASES, Case, Counts, Fault, Record, Refusal, Verdict, World, run_case};
+use testkit::suite::{
+    Ability, Broken, CASES, Case, Counts, Fault, HANDLER_CASES, Handlers, Record, Refusal, Spoil, Spoiled, Verdict,
+    World, run_case, run_handler_case,
+};
 
 core::arch::global_asm!(
     ".pushsection .text.suite, \"axR\"",
@@ -21,6 +26,9 @@ core::arch::global_asm!(
 
 /// The faults that the suite must find in a world that behaves otherwise.
 const FAULTS: [Fault; 4] = [Fault::DropsHits, Fault::WrongValues, Fault::WrongResults, Fault::LeavesText];
+/// What the cases of handlers must find.
+const SPOILS: [Spoil; 5] =
+    [Spoil::StaleRegisters, Spoil::SharesData, Spoil::DeclinedIsMissed, Spoil::SwitchesNothing, Spoil::DropsMirrors];
 /// All ways to step, with their names.
 const STEPPINGS: [(&str, Stepping); 4] = [
     ("best", Stepping::Best),
@@ -45,10 +53,23 @@ pub(super) fn run(wanted: &str) -> (usize, usize) {
             *if result.is_ok() { &mut passed } else { &mut failed } += 1;
         }
     }
+    for (name, stepping) in STEPPINGS {
+        for case in HANDLER_CASES.iter().filter(|case| case.needs.is_none_or(|skill| Kernel.has(skill))) {
+            let full = format!("suite::{name}::handlers::{}", case.name);
+            if !full.contains(wanted) {
+                continue;
+            }
+            let result = super::stepping(stepping, || run_handler_case(case, &mut Kernel));
+            if result.is_err() {
+                report(&full, &result);
+            }
+            *if result.is_ok() { &mut passed } else { &mut failed } += 1;
+        }
+    }
     if passed + failed > 0 {
         crate::println!(
             "test suite: {} cases with each of {} steppings, {failed} failed",
-            CASES.len(),
+            CASES.len() + HANDLER_CASES.iter().filter(|case| case.needs.is_none_or(|skill| Kernel.has(skill))).count(),
             STEPPINGS.len()
         );
     }
@@ -56,6 +77,14 @@ pub(super) fn run(wanted: &str) -> (usize, usize) {
         let full = format!("suite::finds::{fault:?}");
         if full.contains(wanted) {
             let result = finds(fault);
+            report(&full, &result);
+            *if result.is_ok() { &mut passed } else { &mut failed } += 1;
+        }
+    }
+    for spoil in SPOILS {
+        let full = format!("suite::finds::{spoil:?}");
+        if full.contains(wanted) {
+            let result = finds_spoiled(spoil);
             report(&full, &result);
             *if result.is_ok() { &mut passed } else { &mut failed } += 1;
         }
@@ -79,6 +108,18 @@ fn finds(fault: Fault) -> Result<(), String> {
     // The world itself was not harmed, but what a broken one leaves may be.
     let _ = with_control(Control::remove_all);
     check(found, || format!("{fault:?} is not found"))
+}
+
+/// The same for cases of handlers.
+fn finds_spoiled(spoil: Spoil) -> Result<(), String> {
+    let mut world = Kernel;
+    let mut spoiled = Spoiled::new(&mut world, spoil);
+    let found = HANDLER_CASES
+        .iter()
+        .filter(|case| case.needs.is_none())
+        .any(|case| run_handler_case(case, &mut spoiled).is_err());
+    Kernel.unregister_all();
+    check(found, || format!("{spoil:?} is not found"))
 }
 
 /// This kernel.

@@ -91,7 +91,8 @@ impl Control {
         Ok(self.target.set_home_half(offset_of!(Home, alone), 1)?)
     }
 
-    /// Plants what protects the probes to come, and puts right what that comes too late for. If it fails, nothing stands
+    /// Plants what protects the probes to come, and puts right what that comes too late for. If it fails, nothing
+    /// stands
     /// in the program's text. The calling thread believes to block `SIGTRAP` if it was `blocked`.
     pub(crate) fn begin(&mut self, own: Own, blocked: bool) -> Result<()> {
         let begun = self.settle(own);
@@ -200,33 +201,36 @@ impl Control {
     }
 
     /// Takes off the events for which `leaves` says so, and waits once for all of them.
-    pub(super) fn take_off(&mut self, leaves: impl Fn(&Event) -> bool) -> Result<()> {
+    pub(super) fn take_off(&mut self, leaves: impl Fn(&Event) -> bool) -> Result<BTreeMap<u64, Counts>> {
         let present = self.events.iter().filter(|e| !e.gone && leaves(e));
         let handles: Vec<Handle> = present.map(|e| e.handle.clone()).collect();
         self.registry.unregister(&mut self.target, &handles)?;
         let (gone, stay) = core::mem::take(&mut self.events).into_iter().partition(leaves);
         self.events = stay;
-        for Event { id, area, .. } in Vec::from_iter::<Vec<Event>>(gone) {
+        let mut counted = BTreeMap::new();
+        for event in Vec::from_iter::<Vec<Event>>(gone) {
+            counted.insert(event.serial, self.counted(&event));
+            let Event { id, area, .. } = event;
             if let Some(counters) = self.bank().and_then(|b| b.counters.get(id as usize)) {
                 Counts::reset(counters);
             }
             self.areas.give_back(area);
             self.ids.give_back(id);
         }
-        Ok(())
+        Ok(counted)
     }
 
     /// Removes one event.
     pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
         self.refresh()?;
         let serial = self.event(name)?.serial;
-        self.take_off(|e| e.serial == serial)
+        self.take_off(|e| e.serial == serial).map(drop)
     }
 
     /// Removes all events.
     pub(crate) fn remove_all(&mut self) -> Result<()> {
         self.refresh()?;
-        self.take_off(|_| true)
+        self.take_off(|_| true).map(drop)
     }
 
     /// What was counted for an event.

@@ -52,7 +52,8 @@ impl Event {
 }
 
 impl Format {
-    /// Of a probe that records nothing: a name in the manner of Linux's, `p_SYMBOL_OFFSET`, `r_…` for returns, `j_…` for
+    /// Of a probe that records nothing: a name in the manner of Linux's, `p_SYMBOL_OFFSET`, `r_…` for returns, `j_…`
+    /// for
     /// a jprobe.
     pub(crate) fn silent(objects: &Objects, request: &Request) -> Self {
         let kind = match request.kind {
@@ -100,7 +101,8 @@ pub(crate) fn request(objects: &Objects, definition: &Definition, id: u32) -> Re
     Ok((Request { record: true, program, ..Request::counting(address, kind, id) }, format))
 }
 
-/// The numbers of counters. One that was given back is used again as late as can be: an activation of a return probe may
+/// The numbers of counters. One that was given back is used again as late as can be: an activation of a return probe
+/// may
 /// outlive it, and is counted there still.
 #[derive(Debug, Default)]
 pub(crate) struct Ids {

@@ -31,21 +31,26 @@
 //!
 //! Text is written through `/proc/PID/mem` here too, so that no page is ever writable and executable. The descriptor
 //! leads to the process that has opened it. So a forked child, which has a copy of it, may not use control: it would
-//! patch its parent. It is refused by its process id. The child's own probes are stepped over and count nothing, as in a
+//! patch its parent. It is refused by its process id. The child's own probes are stepped over and count nothing, as in
+//! a
 //! child that the tool does not follow.
 //!
 //! # Locks
 //!
 //! One mutex around all of control. No handler takes it: a handler that asks control for something is refused, since it
-//! may have interrupted the thread that holds it. For the same reason a handler of another signal must not call control.
-//! Nothing else is waited for but the end of handlers that run ([`kprobes::Host::grace`]), and those wait for nobody; and
+//! may have interrupted the thread that holds it. For the same reason a handler of another signal must not call
+//! control.
+//! Nothing else is waited for but the end of handlers that run ([`kprobes::Host::grace`]), and those wait for nobody;
+//! and
 //! the dynamic linker, which is asked what it has loaded: so a library's constructor must not call control either.
 //!
 //! # What remains
 //!
 //! Between the first guard that is planted and the last look at the threads' masks, a thread that is just being created
-//! may have all signals blocked, in a place where no guard has seen it; the kernel ends a process that hits a breakpoint
-//! so. [`Process::start`] waits until there is no such thread before it begins, but a program does best to call it before
+//! may have all signals blocked, in a place where no guard has seen it; the kernel ends a process that hits a
+//! breakpoint
+//! so. [`Process::start`] waits until there is no such thread before it begins, but a program does best to call it
+//! before
 //! it creates any.
 
 mod area;

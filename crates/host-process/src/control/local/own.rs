@@ -65,7 +65,7 @@ impl Servant for Own {
         // SAFETY: `function` is the entry point of the image that was mapped just now; `argument` is its home, whose
         // place for a held thread bears our id: the handler that the function has installed when it comes to its
         // breakpoint gives us back from there. Without a handler the breakpoint ends the process, which
-        // `threads::prepare` has made sure is not for want of a right.
+        // `threads::unblock` has made sure is not for want of a right.
         unsafe { enter(function, argument, held(argument)) };
         Ok(0)
     }

@@ -90,7 +90,8 @@ pub(crate) fn implementation(objects: &Objects, address: u64) -> u64 {
 
 /// What the dynamic linker says of a symbol of an object that is loaded.
 fn linked(path: &CStr, name: &CStr) -> Option<u64> {
-    // SAFETY: with `RTLD_NOLOAD` nothing is loaded, so no constructor runs; the handle is closed again, which leaves the
+    // SAFETY: with `RTLD_NOLOAD` nothing is loaded, so no constructor runs; the handle is closed again, which leaves
+    // the
     // object as it was; both strings live across the calls.
     let found = unsafe {
         let object: *mut c_void = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);

@@ -117,7 +117,8 @@ impl Process {
     /// Registers a probe: a [`Kprobe`](super::Kprobe), [`Jprobe`](super::Jprobe) or [`Kretprobe`](super::Kretprobe). It
     /// counts, and calls its handlers; it records nothing.
     ///
-    /// A symbol that several objects have is refused, with their names; `memcpy` and its like, of which the C library has
+    /// A symbol that several objects have is refused, with their names; `memcpy` and its like, of which the C library
+    /// has
     /// several, mean the one that the program uses.
     ///
     /// # Errors
@@ -137,23 +138,27 @@ impl Process {
         self.control().map_err(|error| (0, error))?.register_all(&probes)
     }
 
-    /// Takes a probe off; when this returns, no handler of it runs or can run.
+    /// Takes a probe off; when this returns, no handler of it runs or can run. Gives what it has counted in all.
     ///
     /// # Errors
     ///
-    /// Why not, with the probe, so that it can be tried again: in a handler, or when the text cannot be written. What has
+    /// Why not, with the probe, so that it can be tried again: in a handler, or when the text cannot be written. What
+    /// has
     /// gone already ([`Error::Gone`]) needs no second try.
-    pub fn unregister(&self, probe: Registered) -> core::result::Result<(), (Registered, Error)> {
+    pub fn unregister(&self, probe: Registered) -> core::result::Result<Counts, (Registered, Error)> {
         let unregistered = self.control().and_then(|mut c| c.unregister_all(core::slice::from_ref(&probe)));
-        unregistered.map_err(|error| (probe, error))
+        unregistered.map(|counts| counts.first().copied().unwrap_or_default()).map_err(|error| (probe, error))
     }
 
-    /// Takes probes off, and waits for handlers once for all of them.
+    /// Takes probes off, and waits for handlers once for all of them. Gives what each has counted.
     ///
     /// # Errors
     ///
     /// As [`unregister`](Self::unregister).
-    pub fn unregister_all(&self, probes: Vec<Registered>) -> core::result::Result<(), (Vec<Registered>, Error)> {
+    pub fn unregister_all(
+        &self,
+        probes: Vec<Registered>,
+    ) -> core::result::Result<Vec<Counts>, (Vec<Registered>, Error)> {
         let unregistered = self.control().and_then(|mut c| c.unregister_all(&probes));
         unregistered.map_err(|error| (probes, error))
     }
@@ -230,7 +235,8 @@ impl Process {
     }
 }
 
-/// Ends a jprobe's mirror, at whatever depth it is called (Linux: `jprobe_return`). Comes back if no handler runs in this
+/// Ends a jprobe's mirror, at whatever depth it is called (Linux: `jprobe_return`). Comes back if no handler runs in
+/// this
 /// thread.
 ///
 /// # Safety

@@ -108,13 +108,14 @@ impl Control {
     }
 
     /// Takes probes off, and waits for handlers once for all of them.
-    pub(crate) fn unregister_all(&mut self, probes: &[Registered]) -> Result<()> {
+    pub(crate) fn unregister_all(&mut self, probes: &[Registered]) -> Result<Vec<Counts>> {
         self.refresh()?;
         let mut serials = Vec::with_capacity(probes.len());
         for probe in probes {
             serials.push(self.registered(probe)?.serial);
         }
-        self.take_off(|e| serials.contains(&e.serial))
+        let counted = self.take_off(|e| serials.contains(&e.serial))?;
+        Ok(serials.iter().map(|serial| counted.get(serial).copied().unwrap_or_default()).collect())
     }
 
     /// Switches a probe on or off.

@@ -55,7 +55,8 @@ pub fn list(pid: i32) -> Result<Vec<Module>> {
         };
         for id in ids {
             let Some(index) = id.checked_sub(FIRST_ID).filter(|i| (*i as usize) < PROBES) else { continue };
-            let at = table::field(home, offset_of!(Modules, counters)) + u64::from(index) * size_of::<Counters>() as u64;
+            let at =
+                table::field(home, offset_of!(Modules, counters)) + u64::from(index) * size_of::<Counters>() as u64;
             let mut bytes = [0; size_of::<Counters>()];
             memory.read(at, &mut bytes)?;
             module.hits += word_at(&bytes, offset_of!(Counters, hits));

@@ -47,12 +47,11 @@ impl Messages {
     /// When there is no such process, it may not be looked at, no module was ever in it, or another tool reads them.
     pub fn open(pid: i32) -> Result<Self> {
         process::status(pid)?;
-        let none = || HostError::Unexpected { pid, what: "no module was ever inserted, so there are no messages".into() };
+        let none =
+            || HostError::Unexpected { pid, what: "no module was ever inserted, so there are no messages".into() };
         let (home, _) = inject::find(pid)?.ok_or_else(none)?;
-        Self::at(pid, home)?.ok_or(HostError::Unexpected {
-            pid,
-            what: "another kprobe reads its modules' messages right now".into(),
-        })
+        Self::at(pid, home)?
+            .ok_or(HostError::Unexpected { pid, what: "another kprobe reads its modules' messages right now".into() })
     }
 
     /// Reads those of the process whose agent's home is this; `None` when another tool does.

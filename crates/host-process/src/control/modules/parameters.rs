@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_refused_with_the_parameter() {
-        let cases = ["count=-1", "count=", "count=0x", "count=+1", "delta=9223372036854775808", "loud=maybe", "path=12345"];
+        let cases =
+            ["count=-1", "count=", "count=0x", "count=+1", "delta=9223372036854775808", "loud=maybe", "path=12345"];
         for case in cases {
             let why = setting(&declared(), case).unwrap_err();
             assert!(why.starts_with(case), "{why}");

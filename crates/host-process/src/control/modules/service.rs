@@ -228,10 +228,7 @@ fn adopt(member: &Member, number: u32, (at, size): (u64, u64)) -> Result<()> {
 }
 
 fn clear_counters(member: &Member, ids: &[u32]) -> Result<()> {
-    let first = table::field(
-        member.target.agent.home,
-        offset_of!(crate::abi::modules::Modules, counters),
-    );
+    let first = table::field(member.target.agent.home, offset_of!(crate::abi::modules::Modules, counters));
     for id in ids {
         let at = first + u64::from(id - crate::abi::modules::FIRST_ID) * size_of::<Counters>() as u64;
         member.target.memory().write(at, &[0; size_of::<Counters>()])?;

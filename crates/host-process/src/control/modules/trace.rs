@@ -7,8 +7,9 @@ use super::remove::{Removed, find, remove};
 use super::table::{self, Stored};
 use crate::abi::modules::Modules;
 use crate::control::member::Member;
+use crate::control::notice::Notice;
 use crate::control::stop::Held;
-use crate::control::trace::{Notice, Trace};
+use crate::control::trace::Trace;
 use crate::control::{HostError, Result, depart};
 use core::mem::offset_of;
 use std::time::Duration;
@@ -181,7 +182,8 @@ impl Trace {
             }
         }
         Err(refused(
-            "its probes are off, but a thread is still in one of its handlers: its memory stays until the next command".into(),
+            "its probes are off, but a thread is still in one of its handlers: its memory stays until the next command"
+                .into(),
         ))
     }
 

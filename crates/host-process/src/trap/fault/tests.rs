@@ -50,7 +50,9 @@ fn handle(mask: u64, function: extern "C" fn(*mut u8) -> u64, argument: u64) -> 
     let host = TrapHost::new(memory, &mut frame);
     let place = host.enter().expect("nothing else runs in this thread");
     // SAFETY: the tests' functions take these arguments, and hold nothing that must be dropped.
-    let call = |recovery: &Recovery| unsafe { recovery.call(function as *const () as u64, argument as *mut u8, core::ptr::null_mut()) };
+    let call = |recovery: &Recovery| unsafe {
+        recovery.call(function as *const () as u64, argument as *mut u8, core::ptr::null_mut())
+    };
     let running = host.running().expect("it has a place");
     let said = host.calling(|| call(running.recovery()));
     assert!(super::place(&host).is_some_and(|running| !running.is_calling()));

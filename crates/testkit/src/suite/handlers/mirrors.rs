@@ -1,6 +1,6 @@
 //! Mirrors of the program's functions, for jprobes.
 
-use super::notes::{What, call_as_told, handler, jprobe_return, note};
+use super::notes::{What, call_as_told, fault, handler, jprobe_return, note};
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kprobes::{Handler, Jprobe};
@@ -60,6 +60,19 @@ pub(super) extern "C" fn leaves(a: u64) {
     note(What::Mirror, 0, &[a]);
     leave_from_within();
     note(What::Mirror, 1, &[a]);
+}
+
+/// Faults before its end.
+pub(super) extern "C" fn faulty(a: u64) {
+    note(What::Mirror, 0, &[a]);
+    fault();
+    note(What::Mirror, 1, &[a]);
+}
+
+/// [`Tools::fault`](super::Tools::fault) where handlers are executed by the processor itself.
+#[unsafe(naked)]
+pub extern "C" fn fault_directly(_address: u64) {
+    naked_asm!("mov rax, [rdi]", "ret")
 }
 
 #[inline(never)]

@@ -14,6 +14,7 @@ mod spoiled;
 mod steps;
 
 pub use cases::HANDLER_CASES;
+pub use mirrors::fault_directly;
 pub use notes::call_directly;
 pub use spoiled::{Spoil, Spoiled};
 
@@ -104,6 +105,9 @@ pub struct Tools {
     /// Calls the function of the program's that begins at an address, with two arguments, and gives its result: where
     /// the program is executed by the processor itself, [`call_directly`].
     pub call: extern "C" fn(u64, u64, u64) -> u64,
+    /// Faults in a handler, by an instruction of three bytes that reads from an address: where the processor itself
+    /// executes handlers, [`fault_directly`].
+    pub fault: extern "C" fn(u64),
 }
 
 /// A behaviour of handlers.
@@ -139,7 +143,7 @@ pub fn run_handlers(world: &mut dyn Handlers, report: &mut dyn FnMut(&HandlerCas
 ///
 /// Why it has failed.
 pub fn run_handler_case(case: &HandlerCase, world: &mut dyn Handlers) -> Result<(), String> {
-    let Some(_running) = notes::begin(world.tools()) else {
+    let Some(_running) = notes::begin(world.tools(), world.bad_address()) else {
         return Err("another case runs in this image".into());
     };
     let result = (case.run)(world).and_then(|()| leaves_nothing(world));

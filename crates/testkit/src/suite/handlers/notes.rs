@@ -49,6 +49,9 @@ static PLACES: [[AtomicU64; WORDS + 2]; NOTES] = [const { [const { AtomicU64::ne
 static USED: AtomicUsize = AtomicUsize::new(0);
 static BUSY: AtomicBool = AtomicBool::new(false);
 static CALL: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+static FAULT: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+/// What nothing can be read from.
+static BAD: AtomicU64 = AtomicU64::new(0);
 static JPROBE_RETURN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// For each kind of handler the function of the program's that it calls; 0: none.
 static CALLING: [AtomicU64; KINDS.len() + 1] = [const { AtomicU64::new(0) }; KINDS.len() + 1];
@@ -63,11 +66,13 @@ impl Drop for Running {
 }
 
 /// A case begins: nothing is noted, and handlers call nothing. `None` while another one runs.
-pub(super) fn begin(tools: Tools) -> Option<Running> {
+pub(super) fn begin(tools: Tools, bad_address: u64) -> Option<Running> {
     if BUSY.swap(true, Ordering::AcqRel) {
         return None;
     }
     CALL.store(tools.call as *mut (), Ordering::Relaxed);
+    FAULT.store(tools.fault as *mut (), Ordering::Relaxed);
+    BAD.store(bad_address, Ordering::Relaxed);
     JPROBE_RETURN.store(tools.jprobe_return as *mut (), Ordering::Relaxed);
     CALLING.iter().for_each(|to| to.store(0, Ordering::Relaxed));
     take();
@@ -117,6 +122,16 @@ pub(super) fn jprobe_return() {
         // SAFETY: `begin` has put it there: a function of this type. Mirrors here have nothing on their stacks that must
         // be dropped.
         unsafe { core::mem::transmute::<*mut (), unsafe extern "C" fn()>(leave)() }
+    }
+}
+
+/// For handlers: faults.
+pub(super) fn fault() {
+    let fault = FAULT.load(Ordering::Relaxed);
+    if !fault.is_null() {
+        // SAFETY: `begin` has put it there: a function of this type. Handlers that call it have nothing on their stacks
+        // that must be dropped.
+        unsafe { core::mem::transmute::<*mut (), extern "C" fn(u64)>(fault)(BAD.load(Ordering::Relaxed)) }
     }
 }
 

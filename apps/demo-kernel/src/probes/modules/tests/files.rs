@@ -29,7 +29,7 @@ const DAMAGES: &[Damage] = &[
     ("text that is absurdly far away", |elf| elf.set_section(".text", 24, 1 << 60), "truncated"),
     ("zeros of an absurd size", |elf| elf.set_section(".bss", 32, 1 << 40), "more memory than"),
     ("an alignment that is none", |elf| elf.set_section(".text", 48, 3), "only powers of two"),
-    ("text that can be written", |elf| elf.set_section(".text", 8, 7), "written and executed"),
+    ("text that can be written", |elf| elf.set_section(".text", 8, 7), "writable and executable"),
     ("a name that nobody has", |elf| elf.rename("kprobes_comm", "kprobes_gone"), "undefined symbol kprobes_gone"),
     ("no declaration", |elf| elf.rename("kprobes_module", "kprobes_mudole"), "does not define kprobes_module"),
     ("a relocation of an unknown type", |elf| elf.relocation(8, 200), "not supported"),

@@ -5,7 +5,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{NAME, call, leaves_nothing, logged, refused, start, state, stop};
-use crate::arch::cpu;
 use crate::mm::{self, alias};
 use crate::probes::modules::{FOLDER, MODULES, insert, read, reap, removal};
 use crate::probes::tests::{check, counts, define, same};
@@ -160,7 +159,7 @@ pub(super) fn own_functions() -> Result<(), String> {
     leaves_nothing(|| {
         let lines = logged(|| {
             start(&["hit=print"])?;
-            define(&["p:modules_own exercise_own value=$arg1"])?;
+            define(&["p:modules_own exercise:exercise_own value=$arg1"])?;
             // In a handler: so it is missed, and the instruction takes its effect.
             call(1, 2);
             let counted = counts("modules_own");
@@ -205,7 +204,8 @@ fn ends(parameters: &[&str], says: &str) -> Result<(), String> {
     let lines = logged(|| {
         start(parameters)?;
         same("result of the call that faults", call(20, 22), 42)?;
-        let silent = MODULES.lock().first().is_some_and(|module| module.is_silenced());
+        // Or gone: `klogd` may have been there.
+        let silent = MODULES.lock().first().is_none_or(|module| module.is_silenced());
         check(silent, || "its probes are not off".into())?;
         for round in 0..10 {
             same("result afterwards", call(round, 1), round + 1)?;
@@ -221,5 +221,5 @@ fn ends(parameters: &[&str], says: &str) -> Result<(), String> {
     check(lines.iter().any(|line| line == told), || format!("its end is not told: {lines:?}"))?;
     let place = lines.iter().find(|line| line.starts_with("kprobes: ")).ok_or("no place")?;
     check(place.contains("+0x"), || format!("the place has no name: {place}"))?;
-    check(cpu::count() > 0 && stop().is_err(), || "it can be removed again".to_string())
+    check(stop().is_err(), || "it can be removed again".to_string())
 }

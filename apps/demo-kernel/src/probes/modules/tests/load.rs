@@ -97,7 +97,7 @@ fn cycles(count: usize) -> Result<u64, String> {
 /// One cycle, each a little different: how many hits the module has counted.
 fn cycle(file: &[u8], round: usize) -> Result<u64, String> {
     let add = format!("add={round}");
-    let leave = if round % 2 == 0 { "leave=n" } else { "leave=y" };
+    let leave = if round.is_multiple_of(2) { "leave=n" } else { "leave=y" };
     let lines = logged(|| {
         insert(file, &["hit=count", &add, leave]).map_err(|error| error.to_string())?;
         let before = CALLS.load(Ordering::Relaxed);
@@ -109,8 +109,8 @@ fn cycle(file: &[u8], round: usize) -> Result<u64, String> {
     let end = lines.last().and_then(|line| line.strip_prefix("exercise: ")).unwrap_or_default();
     let numbers: Vec<u64> = end.split(' ').filter_map(|word| word.parse().ok()).collect();
     match (lines.len(), numbers.as_slice()) {
-        // The last number was read first, while calls went on; so were the hits, if the probes are left to the host.
-        (2, &[hits, returns, counted]) if counted <= hits && (leave == "leave=y" || returns <= hits) => Ok(hits),
+        // The last number was read first, while calls went on; if the probes were left to the host, all were.
+        (2, &[hits, returns, counted]) if leave == "leave=y" || (counted <= hits && returns <= hits) => Ok(hits),
         _ => Err(format!("the module has said {lines:?}")),
     }
 }

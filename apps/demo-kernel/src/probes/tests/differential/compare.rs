@@ -1,10 +1,10 @@
 //! Native and probed runs of forms, compared.
 
-use crate::probes::plain::{self, Plain};
 use super::bench::{self, Area, CELLS, End, Outcome};
 use super::form::Form;
 use super::random::{Random, digest};
 use super::state::State;
+use crate::probes::plain::{self, Plain};
 use crate::probes::tests::check;
 use crate::probes::with_control;
 use alloc::format;
@@ -216,7 +216,9 @@ impl Chunk<'_> {
                 None => control.count_all("differential", &addresses),
                 Some(handler) => {
                     let attach = |&at: &u64| {
-                        plain::attach(control, &format!("differential_{at:x}"), at, handler).err().map(|error| (at, error))
+                        plain::attach(control, &format!("differential_{at:x}"), at, handler)
+                            .err()
+                            .map(|error| (at, error))
                     };
                     addresses.iter().filter_map(attach).collect()
                 }

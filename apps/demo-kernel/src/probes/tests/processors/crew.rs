@@ -1,9 +1,9 @@
 //! Threads that work for a test, and probes that only count: for the tests with several processors.
 
-use crate::probes::plain::{self, Plain};
 use super::super::{check, same};
 use crate::arch::cpu;
 use crate::lock::IrqLock;
+use crate::probes::plain::{self, Plain};
 use crate::probes::{Demo, with_control};
 use crate::sched;
 use alloc::format;

@@ -17,7 +17,7 @@ const LOAD_BYTES: u64 = 3;
 static BAD: AtomicU64 = AtomicU64::new(0);
 
 /// Goes on behind the instruction, which has read 41.
-extern "C" fn skips_load(hit: &mut Hit<'_, Regs>) -> Cure {
+pub(super) extern "C" fn skips_load(hit: &mut Hit<'_, Regs>) -> Cure {
     declines_fault(hit);
     let regs = hit.regs_mut();
     regs.gpr[gpr::RAX] = 41;

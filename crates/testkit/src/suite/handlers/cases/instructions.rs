@@ -6,7 +6,9 @@ use super::super::super::{SAMPLES, program};
 use super::super::Handlers;
 use super::super::notes::What::{Post, Pre};
 use super::super::notes::{Note, handler, note, post, pre, take, word};
-use super::super::steps::{Probe, address, at, call, expect_counts, expect_order, hits, observed, register, with};
+use super::super::steps::{
+    Probe, address, at, call, expect_counts, expect_order, hits, observed, one_note, register, with,
+};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -171,8 +173,17 @@ pub(super) fn a_post_handler_chooses_where_execution_goes_on(world: &mut dyn Han
 }
 
 pub(super) fn a_program_counter_without_a_word_about_it_is_not_taken(world: &mut dyn Handlers) -> Outcome {
-    let probe = at("suite_leaf", INC)?.pre(handler(goes_further_silently)).user(INC_BYTES);
-    with(world, vec![probe.into()], |world, _| call(world, "suite_leaf", [5, 0], 6))
+    // One that is emulated, if any is, and one that is copied.
+    for number in [0, INC] {
+        let here = address(world, "suite_leaf", number)?;
+        let silent = at("suite_leaf", number)?.pre(handler(goes_further_silently)).user(INC_BYTES);
+        with(world, vec![silent.into(), at("suite_leaf", number)?.pre(handler(pre)).into()], |world, _| {
+            call(world, "suite_leaf", [5, 0], 6)?;
+            let seen = one_note(Pre)?.words[word::PC];
+            expect("where the handler behind it sees execution", seen, here)
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn a_pre_handler_redirects_execution(world: &mut dyn Handlers) -> Outcome {

@@ -1,6 +1,7 @@
 //! The behaviours of handlers.
 
 mod chains;
+mod contained;
 mod faults;
 mod instructions;
 mod jprobes;
@@ -64,7 +65,8 @@ pub const HANDLER_CASES: &[HandlerCase] = cases! {
         a_call_under_way_is_still_seen_by_a_probe_that_is_switched_off,
         unregistering_during_a_call_leaves_the_other_probes_of_its_function,
         a_call_under_way_is_not_seen_by_a_probe_that_is_registered_meanwhile,
-        a_return_probe_without_an_entry_handler_watches_every_call;
+        a_return_probe_without_an_entry_handler_watches_every_call,
+        return_probes_around_a_handler_each_watch_the_call_once;
     jprobes(ALL): a_mirror_is_given_six_arguments_in_registers,
         a_mirror_is_given_arguments_on_the_stack,
         a_mirror_is_given_a_structure_by_value,
@@ -91,6 +93,10 @@ pub const HANDLER_CASES: &[HandlerCase] = cases! {
         a_fault_handler_may_call_probed_functions;
     faults(FAULTS): a_fault_that_nobody_cures_is_seen_at_the_original_instruction,
         a_fault_without_a_fault_handler_is_seen_at_the_original_instruction;
+    contained(ALL): a_handler_that_faults_ends_and_its_probe_is_switched_off,
+        a_handler_that_faults_leaves_the_other_probes_alone,
+        a_fault_handler_cures_a_fault_of_its_probe_s_handlers,
+        a_fault_handler_that_declines_lets_the_handler_end;
     registration(ALL): an_unknown_symbol_is_refused,
         the_middle_of_an_instruction_is_refused,
         an_offset_beyond_the_symbol_is_refused,

@@ -2,11 +2,11 @@
 
 use super::super::super::steps::{Outcome, expect};
 use super::super::Handlers;
-use super::super::notes::What::{Entry, Return};
+use super::super::notes::What::{Entry, Pre, Return};
 use super::super::notes::{gives_argument, handler, keeps_argument, note, take, word};
 use super::super::steps::{
-    Probe, address, call, expect_counts, expect_order, hits, register, returned, returning, switch, with, with_data,
-    words_of,
+    Probe, address, call, entered, expect_counts, expect_order, hits, register, returned, returning, switch, with,
+    with_data, words_of,
 };
 use alloc::vec;
 use alloc::vec::Vec;
@@ -299,5 +299,24 @@ pub(super) fn a_return_probe_without_an_entry_handler_watches_every_call(world: 
         expect("handlers", take().len(), 10)?;
         expect_counts(world, probes, 0, returned(10, 0))?;
         expect_counts(world, probes, 1, returned(10, 0))
+    })
+}
+
+pub(super) fn return_probes_around_a_handler_each_watch_the_call_once(world: &mut dyn Handlers) -> Outcome {
+    let behind = address(world, "suite_first_call", 1)?;
+    let probes = vec![returning("suite_leaf", 1).into(), entered("suite_leaf", 2), returning("suite_leaf", 3).into()];
+    with(world, probes, |world, probes| {
+        for round in 1..=3 {
+            call(world, "suite_first_call", [1, 0], 12)?;
+            let notes = take();
+            let mut ran: Vec<_> = notes.iter().map(|n| (n.what, n.user)).collect();
+            // Which of the two returns first is not said.
+            ran.get_mut(3..).unwrap_or_default().sort_by_key(|&(_, user)| user);
+            expect("handlers", ran, vec![(Entry, 1), (Pre, 2), (Entry, 3), (Return, 1), (Return, 3)])?;
+            expect("callers", words_of(&notes, Return, word::CALLER), vec![behind; 2])?;
+            expect_counts(world, probes, 0, returned(round, 0))?;
+            expect_counts(world, probes, 2, returned(round, 0))?;
+        }
+        Ok(())
     })
 }
