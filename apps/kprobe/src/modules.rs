@@ -165,6 +165,12 @@ mod tests {
     }
 
     #[test]
+    fn the_agent_is_no_larger_than_it_is_taken_for() {
+        // `abandoned` and control's `is_ours` know its code by the distance from its `syscall` instruction.
+        assert!(Image::parse(crate::AGENT).unwrap().size() <= 0x1_0000);
+    }
+
+    #[test]
     fn a_message_looks_as_in_dmesg_each_line_of_it() {
         let message = Message { time_ns: 1_002_000_000, thread: 7, module: "m".into(), text: "a\nb".into() };
         assert_eq!(text(&message), "[    1.002000][      T7] m: a\n[    1.002000][      T7] m: b");

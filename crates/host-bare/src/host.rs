@@ -11,7 +11,7 @@ use hit::{Probe, SLOT_BYTES, Site};
 use isa::x86::BREAKPOINT;
 use kprobes::{Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 use sync::Table;
-use sync::primitive::Ordering;
+use sync::primitive::{Ordering, fence};
 
 /// Bytes of executable memory that are asked for at a time.
 const ARENA_BYTES: u64 = 64 << 10;
@@ -215,6 +215,8 @@ impl<K: Kernel> kprobes::Host for Target<K> {
     }
 
     fn grace(&mut self) {
+        // Whoever enters from here on sees what was written before.
+        fence(Ordering::SeqCst);
         for processor in &self.engine.tables.processors {
             let before = processor.entered.load(Ordering::Acquire);
             let same = || processor.entered.load(Ordering::Acquire) == before;

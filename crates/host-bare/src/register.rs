@@ -45,7 +45,7 @@ impl<K: Kernel> Control<K> {
             Place::Address(address) => address,
             Place::Symbol { name, offset } => function_at::<K>(name, offset).map_err(Error::Place)?,
         };
-        let kind = match probe.kind {
+        let kind = match probe.kind() {
             SpecKind::Counter => ProbeKind::Entry,
             SpecKind::Kprobe | SpecKind::Jprobe => ProbeKind::Handler,
             SpecKind::Kretprobe { maxactive } => {
@@ -53,7 +53,7 @@ impl<K: Kernel> Control<K> {
                 ProbeKind::Return { maxactive: maxactive.unwrap_or_else(|| self.maxactive()).min(most) }
             }
         };
-        let mut handlers = probe.handlers;
+        let mut handlers = probe.handlers();
         let words = match kind {
             ProbeKind::Return { maxactive } if handlers.entry_bytes > 0 => {
                 HandlerData::area_words(handlers.entry_bytes, maxactive)

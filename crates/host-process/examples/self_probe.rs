@@ -1,27 +1,21 @@
-//! A program that probes itself: how often does it allocate, and what?
-//!
-//! `cargo run -p host-process --example self_probe`
+//! A program that probes itself: how much does it allocate? `cargo run --release -p host-process --example self_probe`
 
-use host_process::local::{Error, Process};
+use host_process::local::{Error, Handler, Hit, Kprobe, Next, Process};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-#[inline(never)]
-fn compute(n: u64) -> u64 {
-    std::hint::black_box(vec![n; 100]).iter().sum()
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn allocates(hit: &mut Hit<'_>) -> Next {
+    BYTES.fetch_add(hit.regs().argument(1), Relaxed);
+    Next::Step
 }
 
 fn main() -> Result<(), Error> {
     let process = Process::start()?;
-    process.define_all(&[
-        "p:alloc libc.so.6:malloc size=$arg1",
-        "p:entry self_probe::compute n=$arg1",
-        "r:result self_probe::compute sum=$retval",
-    ])?;
-    let total: u64 = (1..=3).map(compute).sum();
-    println!("computed {total}");
-    process.list()?.iter().for_each(|probe| println!("{probe}"));
-    process.remove_all()?;
-    for record in process.take_records()?.iter().filter(|r| r.event() != "alloc") {
-        println!("{record}");
-    }
+    // SAFETY: the handler reads a register and adds to an atomic.
+    let probe = process.register(Kprobe::symbol("libc.so.6:malloc").pre(unsafe { Handler::new(allocates) }))?;
+    let texts: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+    let counts = process.unregister(probe).map_err(|(_, error)| error)?;
+    println!("{} strings: {} calls of malloc, {} bytes", texts.len(), counts.hits, BYTES.load(Relaxed));
     Ok(())
 }

@@ -119,12 +119,12 @@ fn raw(spec: &Spec<'_>) -> Result<Probe, Error> {
     if symbol.len() > NAME_BYTES {
         return Err(Error::NameTooLong);
     }
-    let (kind, maxactive) = match spec.kind {
+    let (kind, maxactive) = match spec.kind() {
         SpecKind::Counter | SpecKind::Kprobe => (kind::KPROBE, 0),
         SpecKind::Jprobe => (kind::JPROBE, 0),
         SpecKind::Kretprobe { maxactive } => (kind::KRETPROBE, maxactive.unwrap_or(0)),
     };
-    let handlers = &spec.handlers;
+    let handlers = &spec.handlers();
     Ok(Probe {
         address,
         symbol: Text { bytes: symbol.as_ptr(), length: symbol.len() },

@@ -144,14 +144,33 @@ fn race(stepping: Stepping, keeps_steps: bool, plan: &[(usize, usize)]) -> Vec<u
     pauses
 }
 
-fn every_single_preemption(stepping: Stepping, keeps_steps: bool) {
-    // Long enough for either to run through while the other waits; the figures of the longest run are not needed.
-    let planned = race(stepping, keeps_steps, &[(0, 60), (1, 150)]);
-    for control in 0..planned[0] {
-        // The thread goes on for a part that differs from run to run, and comes to each in the end.
-        for thread in (control % 7..planned[1]).step_by(7) {
+/// Control is preempted at each of its pauses, and the thread behind it at each `apart`th of its own.
+fn preempt(stepping: Stepping, keeps_steps: bool, apart: usize) -> usize {
+    let run = |control| race(stepping, keeps_steps, &[(0, control), (1, usize::MAX)]);
+    let of_control = run(usize::MAX)[0];
+    // The thread pauses most where the breakpoints stand while it runs.
+    let of_thread = (0..of_control).map(|control| run(control)[1]).max().unwrap_or(0);
+    let mut races = 0;
+    for control in 0..of_control {
+        // At others for the next pause of control's.
+        for thread in (control % apart..of_thread).step_by(apart) {
             race(stepping, keeps_steps, &[(0, control), (1, thread)]);
+            races += 1;
         }
+    }
+    races
+}
+
+fn every_single_preemption(stepping: Stepping, keeps_steps: bool) {
+    assert!(preempt(stepping, keeps_steps, 7) > 500);
+}
+
+#[test]
+#[ignore = "takes minutes: the full form of the three below"]
+fn every_pair_of_preemptions_leaves_handlers_and_their_data_whole() {
+    let ways = Stepping::ALL.map(|stepping| (stepping, true)).into_iter().chain([(Stepping::Best, false)]);
+    for (stepping, keeps_steps) in ways {
+        println!("{stepping:?}: {} orders", preempt(stepping, keeps_steps, 1));
     }
 }
 

@@ -38,27 +38,23 @@ impl Modules {
         match self {
             Self::None => Ok(Vec::new()),
             Self::Folder(folder) => collect(folder),
-            Self::Built => {
-                let folder = target.join("modules");
-                build_all(&folder)?;
-                collect(&folder)
-            }
+            Self::Built => build_all(&target.join("modules")),
         }
     }
 }
 
 /// The modules in a folder.
 fn collect(folder: &Path) -> Result<Vec<File>> {
-    let mut files = Vec::new();
-    for path in entries(folder)? {
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            let name = path.file_name().and_then(|name| name.to_str());
-            let name = name.with_context(|| format!("{}: no text", path.display()))?;
-            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            files.push((format!("{PLACE}/{name}"), bytes));
-        }
-    }
-    Ok(files)
+    let is_module = |path: &PathBuf| path.extension().is_some_and(|extension| extension == EXTENSION);
+    entries(folder)?.into_iter().filter(is_module).map(|path| file(&path)).collect()
+}
+
+/// A module as the RAM disk has it.
+fn file(path: &Path) -> Result<File> {
+    let name =
+        path.file_name().and_then(|name| name.to_str()).with_context(|| format!("{}: no text", path.display()))?;
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok((format!("{PLACE}/{name}"), bytes))
 }
 
 /// What is in a folder, sorted.
@@ -69,25 +65,28 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Builds all modules anew, as their users do: by the tool.
-fn build_all(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
+/// Builds all modules, as their users do: by the tool.
+fn build_all(folder: &Path) -> Result<Vec<File>> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut files = Vec::new();
     for source in SOURCES.map(|source| root().join(source)).iter().filter(|source| source.is_dir()) {
         for package in entries(source)?.iter().filter(|package| package.join("Cargo.toml").is_file()) {
             let name = package.file_name().unwrap_or_default();
-            build(package, &folder.join(name).with_extension(EXTENSION))?;
+            let output = folder.join(name).with_extension(EXTENSION);
+            build(package, &output)?;
+            files.push(file(&output)?);
         }
     }
-    Ok(())
+    Ok(files)
 }
 
+/// Two runs at once must not see half a module.
 fn build(package: &Path, output: &Path) -> Result<()> {
+    let fresh = output.with_extension(format!("{}.new", std::process::id()));
     let mut command = Command::new(cargo());
     command.args(["run", "--quiet", "--package", "kprobe", "--", "build", "--kernel", "-o"]);
-    shell::run(command.arg(output).arg(package))
+    shell::run(command.arg(&fresh).arg(package))?;
+    std::fs::rename(&fresh, output).with_context(|| format!("cannot write {}", output.display()))
 }
 
 #[cfg(test)]

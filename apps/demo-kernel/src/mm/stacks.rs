@@ -19,6 +19,11 @@ struct Pool {
 
 static POOL: IrqLock<Pool> = IrqLock::new(Pool { free: Vec::new(), made: 0 });
 
+/// Frames of all stacks that were ever made: as many as were needed at once.
+pub(crate) fn frames() -> u64 {
+    POOL.lock().made * (BYTES / PAGE)
+}
+
 /// A thread's stack.
 #[derive(Debug)]
 pub(crate) struct Stack {

@@ -321,6 +321,45 @@ fn a_module_of_a_trace_that_faults_is_removed_at_once() {
     ends_well(target);
 }
 
+#[test]
+fn a_module_stays_mapped_as_long_as_a_thread_is_in_its_handler() {
+    let (path, file) = (need!(program("churn")), need!(module("hangs", &[])));
+    let target = Target::start(&path, &["1"]);
+    insert(target.pid(), &file, &["hang=y"]);
+    wait_until("it is hit", || hits(target.pid(), "hangs") > 0);
+    let finished = tool(&["rmmod"], target.pid(), &["hangs"]);
+    assert_eq!(finished.status, 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("a thread is still in one of its handlers"), "{}", finished.stderr);
+    assert!(lsmod(target.pid()).contains(" going "));
+    assert_eq!(hits(target.pid(), "hangs"), 0, "its probes are off");
+    // The next command takes it out, as soon as that can be.
+    std::thread::sleep(Duration::from_secs(8));
+    let finished = tool(&["rmmod"], target.pid(), &["hangs"]);
+    assert!(finished.stderr.contains("module hangs (going) was removed"), "{}", finished.stderr);
+    assert!(!is_listed(target.pid(), "hangs"));
+    ends_well(target);
+}
+
+#[test]
+fn a_module_falls_silent_before_the_program_restricts_itself() {
+    let file = need!(module("silent", &[]));
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = folder.path().join("confined");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/modules/confined.c");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-O2", "-rdynamic", "-o"]).arg(&path).arg(source);
+    assert_eq!(run(gcc).status, 0);
+    let mut target = Target::start(&path, &[]);
+    insert(target.pid(), &file, &["print=y"]);
+    target.go();
+    wait_until("it goes on", || lsmod(target.pid()).contains(" silent "));
+    wait_until("it has missed hits", || lsmod(target.pid()).contains(" 100 "));
+    assert_eq!(hits(target.pid(), "silent"), 1);
+    assert!(said(&dmesg(target.pid()), "silent", "hit"));
+    let finished = target.finish();
+    assert_eq!((finished.status, finished.stdout.as_str()), (0, "ready\nsum=17951\n"), "{}", finished.stderr);
+}
+
 /// Forks at each line, and calls `getppid` in parent and child.
 const FORKS: &str = "
 import os, sys, time

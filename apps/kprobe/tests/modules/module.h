@@ -44,3 +44,4 @@ u64 kprobes_symbol(const char *, u64);
 void kprobes_print(const char *, u64);
 int kprobes_read(u64, void *, u64);
 u64 kprobes_process(void);
+u64 kprobes_now(void);

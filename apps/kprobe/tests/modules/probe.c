@@ -5,7 +5,7 @@ struct string { u64 length; char bytes[64]; };
 static struct string symbol = { 4, "work" };
 static u64 kind = KPROBE, level = 1;
 static long offset;
-static u8 print, fail, spin, crash, fault, trap, bad, exit_crash;
+static u8 print, fail, spin, crash, fault, hang, trap, bad, exit_crash;
 static u32 id;
 static u64 entered, left;
 
@@ -24,6 +24,7 @@ static struct parameter parameters[] = {
     { TEXT("crash"), TEXT("init faults"), FLAG, 1, &crash },
     { TEXT("trap"), TEXT("init executes a breakpoint"), FLAG, 1, &trap },
     { TEXT("fault"), TEXT("the handler faults in the call of this level"), FLAG, 1, &fault },
+    { TEXT("hang"), TEXT("the handler waits in the call of this level"), FLAG, 1, &hang },
     { TEXT("bad"), TEXT("a handler that is none"), FLAG, 1, &bad },
     { TEXT("exit_crash"), TEXT("exit faults"), FLAG, 1, &exit_crash },
 };
@@ -45,6 +46,9 @@ static u32 before(struct hit *hit, void *data)
         *(u64 *)data = hit->regs->gpr[7];
     if (fault && calls >= level)
         *(volatile int *)8 = 1;
+    if (hang && calls == level)
+        for (u64 end = kprobes_now() + 12000000000UL; kprobes_now() < end;)
+            ;
     if (print)
         PUT("hit");
     return 0;

@@ -75,6 +75,8 @@ pub(crate) fn check(host: &TrapHost<'_>, regs: &mut Regs) -> Next {
         nr::PPOLL => wait(host, regs, R10, fourth),
         nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => wait(host, regs, R8, fifth),
         nr::PSELECT6 if sixth != 0 => wait(host, regs, R9, read_word(host.tid(), sixth).unwrap_or(0)),
+        // Where nothing counts, nothing is to be accounted for; and no system call is to be made.
+        nr::EXIT | nr::EXIT_GROUP if !host.memory.is_active() => Next::Step,
         nr::EXIT => {
             hit::Host::returns(host).exit(host);
             Next::Step

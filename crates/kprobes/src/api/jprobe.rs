@@ -92,7 +92,7 @@ impl<'a> Jprobe<'a> {
 
 impl<'a, R> From<Jprobe<'a>> for Spec<'a, R> {
     fn from(probe: Jprobe<'a>) -> Self {
-        Self::new(probe.place, SpecKind::Jprobe, probe.handlers, probe.disabled)
+        Self::typed(probe.place, SpecKind::Jprobe, probe.handlers, probe.disabled)
     }
 }
 

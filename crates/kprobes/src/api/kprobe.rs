@@ -151,6 +151,6 @@ impl<'a, R> From<Kprobe<'a, R>> for Spec<'a, R> {
     fn from(probe: Kprobe<'a, R>) -> Self {
         let HandlerData { before, after, fault, .. } = probe.handlers;
         let kind = if before | after | fault == 0 { SpecKind::Counter } else { SpecKind::Kprobe };
-        Self::new(probe.place, kind, probe.handlers, probe.disabled)
+        Self::typed(probe.place, kind, probe.handlers, probe.disabled)
     }
 }

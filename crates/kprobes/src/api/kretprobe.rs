@@ -143,6 +143,6 @@ impl<'a, R, D: Zeroed + Send + 'static> Kretprobe<'a, R, D> {
 impl<'a, R, D> From<Kretprobe<'a, R, D>> for Spec<'a, R> {
     fn from(probe: Kretprobe<'a, R, D>) -> Self {
         let kind = SpecKind::Kretprobe { maxactive: probe.maxactive };
-        Self::new(probe.place, kind, probe.handlers, probe.disabled)
+        Self::typed(probe.place, kind, probe.handlers, probe.disabled)
     }
 }

@@ -8,10 +8,8 @@ use core::marker::PhantomData;
 pub struct Spec<'a, R> {
     /// Where.
     pub place: Place<'a>,
-    /// What.
-    pub kind: SpecKind,
-    /// Its handlers.
-    pub handlers: HandlerData,
+    kind: SpecKind,
+    handlers: HandlerData,
     /// It is registered switched off.
     pub disabled: bool,
     regs: PhantomData<fn(R)>,
@@ -34,10 +32,45 @@ pub enum SpecKind {
 }
 
 impl<'a, R> Spec<'a, R> {
-    /// For hosts that read a probe from a module.
-    #[must_use]
-    pub const fn new(place: Place<'a>, kind: SpecKind, handlers: HandlerData, disabled: bool) -> Self {
+    pub(super) const fn typed(place: Place<'a>, kind: SpecKind, handlers: HandlerData, disabled: bool) -> Self {
         Self { place, kind, handlers, disabled, regs: PhantomData }
+    }
+
+    /// For hosts that read a probe from a module: its handlers are addresses.
+    ///
+    /// # Safety
+    ///
+    /// Each address is 0, or that of a function which is what the kind of probe says ([`Kprobe`](super::Kprobe),
+    /// [`Jprobe`](super::Jprobe), [`Kretprobe`](super::Kretprobe) with data of `entry_bytes` bytes), keeps the rules of
+    /// [`Handler::new`](super::Handler::new), and stays there until the probe is unregistered.
+    #[expect(unsafe_code, reason = "nobody can check what is at an address")]
+    #[must_use]
+    pub const unsafe fn new(place: Place<'a>, kind: SpecKind, handlers: HandlerData, disabled: bool) -> Self {
+        Self::typed(place, kind, handlers, disabled)
+    }
+
+    /// Which probe it is.
+    ///
+    /// ```
+    /// use kprobes::{Kprobe, Spec, SpecKind};
+    /// let spec: Spec<'_, u64> = Kprobe::address(0x1000).into();
+    /// assert_eq!(spec.kind(), SpecKind::Counter);
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> SpecKind {
+        self.kind
+    }
+
+    /// Its handlers.
+    ///
+    /// ```
+    /// use kprobes::{HandlerData, Kprobe, Spec};
+    /// let spec: Spec<'_, u64> = Kprobe::address(0x1000).into();
+    /// assert_eq!(spec.handlers(), HandlerData::NONE);
+    /// ```
+    #[must_use]
+    pub const fn handlers(&self) -> HandlerData {
+        self.handlers
     }
 }
 

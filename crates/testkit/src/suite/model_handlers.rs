@@ -31,7 +31,7 @@ impl ModelWorld<'_> {
 
     fn prepare(&mut self, probe: &Spec<'_, Regs>) -> Result<Prepared, String> {
         let address = self.place(probe.place)?;
-        let (kind, maxactive) = match probe.kind {
+        let (kind, maxactive) = match probe.kind() {
             SpecKind::Counter => (ProbeKind::Entry, 0),
             SpecKind::Kprobe | SpecKind::Jprobe => (ProbeKind::Handler, 0),
             SpecKind::Kretprobe { maxactive } => {
@@ -40,15 +40,15 @@ impl ModelWorld<'_> {
             }
         };
         let begins = self.machine.function_at(address).is_some_and(|f| f.start == address);
-        if probe.kind == SpecKind::Jprobe && !begins {
+        if probe.kind() == SpecKind::Jprobe && !begins {
             return Err(format!("{address:#x} is not the first instruction of a function: a mirror has its arguments"));
         }
-        let words = match probe.handlers.entry_bytes {
+        let words = match probe.handlers().entry_bytes {
             0 => 0,
             bytes => HandlerData::area_words(bytes, maxactive),
         };
         let area: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
-        let handlers = HandlerData { area: area.as_ptr().expose_provenance() as u64, ..probe.handlers };
+        let handlers = HandlerData { area: area.as_ptr().expose_provenance() as u64, ..probe.handlers() };
         let id = self.fresh();
         let request = Request { handlers, disabled: probe.disabled, ..Request::counting(address, kind, id) };
         Ok((request, area))

@@ -97,7 +97,10 @@ fn spec<'a>(caller: &Caller, (probe, name): &'a (Probe, String)) -> Result<Spec<
     if let Some(stranger) = functions.into_iter().find(|at| *at != 0 && !caller.text.contains(at)) {
         return Err(alloc::format!("the handler {stranger:#x} is none of the module's functions"));
     }
-    Ok(Spec::new(place, kind(probe, functions == [0; 3])?, handlers, probe.disabled != 0))
+    let kind = kind(probe, functions == [0; 3])?;
+    // SAFETY: a module's handlers, in its own memory, which stays until its probes are unregistered; its author has kept
+    // the rules, as of all code that is loaded into a kernel.
+    Ok(unsafe { Spec::new(place, kind, handlers, probe.disabled != 0) })
 }
 
 fn kind(probe: &Probe, counts_only: bool) -> Result<SpecKind, String> {

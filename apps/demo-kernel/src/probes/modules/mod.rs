@@ -117,6 +117,11 @@ fn insert(file: &[u8], arguments: &[&str]) -> Result<String, Error> {
     Err(Error::Init(name, code))
 }
 
+/// The name of the module whose probes bear a number. Not while control is held: see the locks above.
+pub(super) fn name_of(owner: u32) -> Option<String> {
+    MODULES.lock().iter().find(|module| module.owner == owner).map(|module| module.name.clone())
+}
+
 /// How much memory a module takes.
 fn sizes(object: &Object<'_>) -> Sizes {
     let of = |part: Part| object.parts().iter().filter(|s| s.part == part).map(|s| s.size as usize).sum();

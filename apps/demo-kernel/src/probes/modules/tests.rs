@@ -11,7 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{Error, insert, read, removal};
-use crate::mm::{self, frames, paging};
+use crate::mm::{self, frames, paging, stacks};
 use crate::probes::tests::{Test, check, same};
 use crate::{ksyms, log};
 
@@ -75,7 +75,7 @@ fn logged(f: impl FnOnce() -> Result<(), String>) -> Result<Vec<String>, String>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     addresses: u64,
-    /// But for page tables, which stay: addresses of demand-zero memory are never used again.
+    /// But for page tables and stacks, which stay: addresses of demand-zero memory are never used again, stacks are.
     frames: u64,
     executable: u64,
     heap: usize,
@@ -85,7 +85,7 @@ struct State {
 fn state() -> State {
     State {
         addresses: mm::modules::in_use(),
-        frames: frames::in_use() - paging::tables(),
+        frames: frames::in_use() - paging::tables() - stacks::frames(),
         executable: mm::audit().executable,
         heap: mm::heap_used(),
         names: ksyms::modules::kept(),

@@ -89,14 +89,14 @@ impl Control {
     /// What is to be registered, with the memory for its activations' data.
     fn prepare(&mut self, probe: &Spec<'_>, id: u32) -> Result<(Request, Area)> {
         let address = self.places.address(&self.target.objects, &probe.place)?;
-        let kind = match probe.kind {
+        let kind = match probe.kind() {
             SpecKind::Counter => ProbeKind::Entry,
             SpecKind::Kprobe | SpecKind::Jprobe => ProbeKind::Handler,
             SpecKind::Kretprobe { maxactive } => {
                 ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE).min(INSTANCES as u32) }
             }
         };
-        let mut handlers = probe.handlers;
+        let mut handlers = probe.handlers();
         let area = match kind {
             ProbeKind::Return { maxactive } if handlers.entry_bytes > 0 => {
                 self.areas.take(HandlerData::area_words(handlers.entry_bytes, maxactive))

@@ -254,13 +254,18 @@ impl<'w> Spoiled<'w> {
     }
 
     fn spoiled<'a>(&self, probe: Spec<'a, Regs>) -> Spec<'a, Regs> {
-        let handlers = self.spoil.replaces(probe.kind, probe.handlers);
+        let handlers = self.spoil.replaces(probe.kind(), probe.handlers());
         let disabled = probe.disabled && self.spoil != Spoil::RegistersOn;
-        Spec::new(probe.place, probe.kind, handlers, disabled)
+        // SAFETY: handlers of the suite's own, of the kind that they replace.
+        unsafe { Spec::new(probe.place, probe.kind(), handlers, disabled) }
     }
 
     fn try_to_register(&mut self, probes: Vec<Spec<'_, Regs>>) -> Result<Vec<Registered>, Refusal> {
-        let copies: Vec<_> = probes.iter().map(|p| Spec::new(p.place, p.kind, p.handlers, p.disabled)).collect();
+        fn copy<'a>(p: &Spec<'a, Regs>) -> Spec<'a, Regs> {
+            // SAFETY: what was typed, of functions of the suite's.
+            unsafe { Spec::new(p.place, p.kind(), p.handlers(), p.disabled) }
+        }
+        let copies: Vec<_> = probes.iter().map(copy).collect();
         let registered = self.inner.register(probes);
         if let (Spoil::RegistersHalves, Err(refusal)) = (self.spoil, &registered) {
             let before = copies.into_iter().take(refusal.line).collect();

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use cpu::Recovery;
 use host_bare::{Counts, Registered, Spec};
-use testkit::suite::{Handlers, Refusal, Skill, Tools, call_directly};
+use testkit::suite::{Handlers, Refusal, Skill, Tools, call_directly, fault_directly};
 
 /// What was registered and not unregistered: the numbers of which `Registered` are made.
 static REGISTERED: Mutex<Vec<(u32, u64)>> = Mutex::new(Vec::new());
@@ -75,7 +75,7 @@ impl Handlers for Kernel {
     }
 
     fn tools(&self) -> Tools {
-        Tools { jprobe_return, call: call_directly }
+        Tools { jprobe_return, call: call_directly, fault: fault_directly }
     }
 
     fn call_waiting(
