@@ -25,7 +25,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::arch::time;
 use crate::lock::IrqLock;
-use crate::{console, sched};
+use crate::{console, probes, sched};
 use buffer::{Buffer, PIECE};
 
 /// How often `klogd` looks.
@@ -110,6 +110,7 @@ pub(crate) fn init() {
 
 fn klogd(_: usize) {
     loop {
+        probes::modules::reap();
         if is_due() {
             drain();
         }

@@ -125,6 +125,12 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
+    /// What the probe of this number has counted.
+    #[must_use]
+    pub fn counts(&self, id: u32) -> Option<crate::Counts> {
+        self.tables.counters.get(id as usize).map(crate::Counts::of)
+    }
+
     /// A thread will never run again: its activations of probed functions will not return.
     pub fn thread_ended(&self, thread: u64) {
         if let Some(host) = self.host() {

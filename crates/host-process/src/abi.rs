@@ -7,12 +7,14 @@
 //! | [`Identity`] | private, wiped on fork | agent | zero: so a child notices that it is one |
 //! | stubs | private, read-execute, filled with breakpoints | nobody | copied |
 //! | slots | private, read-execute | tool | copied |
+//! | [`stacks`] of handlers | private, mapped without access; read-write where the agent uses it | agent | copied |
 //!
 //! Everything is zero at first, zero means "nothing", and any bits are valid: neither side trusts the other's memory
 //! further than to count and compare. The tool finds a `Home` again through [`Shared::home`] of the mapping that
 //! `/proc/PID/maps` shows under [`MEMFD_NAME`].
 
 pub mod modules;
+pub mod stacks;
 
 use arch::x86::handlers::Running;
 use hit::returns::{Instance, Pool};
@@ -23,7 +25,7 @@ use sync::primitive::{AtomicU32, AtomicU64};
 /// The first word of [`Home`] and [`Shared`].
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kprobes\x01");
 /// Changes whenever anything in this file or in the plain data of `hit` changes its meaning.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 /// The name of the shared mapping.
 pub const MEMFD_NAME: &str = "kprobe-agent";
 
@@ -205,6 +207,8 @@ pub struct Home {
     pub programs: [AtomicU64; PROGRAM_BYTES / 8],
     /// Probe modules.
     pub modules: modules::Modules,
+    /// The stacks that handlers run on.
+    pub stacks: stacks::Stacks,
 }
 
 /// Signals (Linux `arch/x86/include/uapi/asm/signal.h`).

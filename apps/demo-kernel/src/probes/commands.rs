@@ -1,6 +1,6 @@
 //! Commands of the shell.
 
-use super::{Demo, bench, stress, tests, with_control};
+use super::{Demo, bench, modules, stress, tests, with_control};
 use crate::ksyms;
 use crate::println;
 use crate::shell::Command;
@@ -45,7 +45,10 @@ fn trace(_: &str) -> Result<(), String> {
 fn list(_: &str) -> Result<(), String> {
     let listed: alloc::vec::Vec<_> = with_control(|control| control.list().collect())?;
     for one in &listed {
-        println!("{one}");
+        match modules::name_of(one.owner) {
+            Some(module) => println!("{one} of {module}"),
+            None => println!("{one}"),
+        }
     }
     println!("{} probes", listed.len());
     Ok(())

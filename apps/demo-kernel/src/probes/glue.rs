@@ -59,7 +59,7 @@ unsafe impl Kernel for Demo {
     }
 
     fn is_text(address: u64) -> bool {
-        alias::text().contains(&address)
+        alias::is_text(address)
     }
 
     fn is_noprobe(address: u64) -> bool {
@@ -72,6 +72,10 @@ unsafe impl Kernel for Demo {
 
     fn write_text(address: u64, bytes: &[u8]) -> bool {
         alias::write(address, bytes).is_ok()
+    }
+
+    fn handler_faulted(regs: &host_bare::Regs) {
+        super::modules::handler_faulted(regs);
     }
 
     fn sync_processors() {

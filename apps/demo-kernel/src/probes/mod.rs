@@ -4,6 +4,7 @@ mod bench;
 mod commands;
 mod glue;
 pub(crate) mod hooks;
+pub(crate) mod modules;
 mod plain;
 mod stress;
 mod tests;

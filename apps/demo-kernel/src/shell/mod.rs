@@ -48,7 +48,10 @@ pub(crate) fn run() -> ! {
             println!();
             system::end();
         }
-        log::command(|| execute(&line));
+        log::command(|| {
+            execute(&line);
+            probes::modules::reap();
+        });
     }
 }
 
@@ -78,7 +81,7 @@ fn interpret(line: &str) -> Result<(), String> {
 
 /// All commands, ours and those of probes.
 fn all() -> impl Iterator<Item = &'static Command> {
-    commands::COMMANDS.iter().chain(probes::COMMANDS)
+    commands::COMMANDS.iter().chain(probes::COMMANDS).chain(probes::modules::COMMANDS)
 }
 
 /// True for `p` or `r`, perhaps a number, and a colon or a blank; and for `-:`.

@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::shared::SharedMap;
 use super::stop::{Remote, Servant};
 use super::{HostError, Result, modules};
-use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes};
+use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes, stacks};
 use core::mem::offset_of;
 use isa::x86::BREAKPOINT;
 use std::fs::OpenOptions;
@@ -25,6 +25,7 @@ const STACK_BYTES: u64 = 4 * PAGE;
 const MADV_WIPEONFORK: u64 = 18;
 const MEMBARRIER_REGISTER_SYNC_CORE: u64 = 1 << 6;
 const NO_FILE: u64 = u64::MAX;
+const NONE: u64 = libc::PROT_NONE as u64;
 const READ: u64 = libc::PROT_READ as u64;
 const WRITE: u64 = libc::PROT_WRITE as u64;
 const EXEC: u64 = libc::PROT_EXEC as u64;
@@ -79,6 +80,8 @@ pub(crate) fn inject(servant: &mut dyn Servant, pid: i32, image: &Image, name: &
     let store = |offset: usize, value: u64| memory.write(home + offset as u64, &value.to_le_bytes());
     store(offset_of!(Home, identity), identity)?;
     store(offset_of!(Home, gadget), gadget)?;
+    let stacks_at = map(servant, 0, stacks::AREA_BYTES, NONE, 0)?;
+    store(offset_of!(Home, stacks) + offset_of!(stacks::Stacks, area), stacks_at)?;
     for (offset, name) in modules::exports() {
         store(offset, base + image.symbol(name)?)?;
     }

@@ -130,7 +130,9 @@ fn handled(
     }
     let Some(running) = place(host).filter(|running| running.is_calling()) else { return false };
     modules::note_fault(host.memory.home, host.tid(), signal, regs.rip, address);
-    host.calling(|| running.contain(host, regs, trap))
+    // Its fault handler runs on a stack of its own, too; the handler ends also when there is none.
+    let contained = host.calling(|| running.contain(host, regs, trap));
+    contained.unwrap_or_else(|| running.recovery().recover(regs))
 }
 
 /// What the running thread keeps of the handler that it calls, if it is in one.

@@ -1,7 +1,7 @@
 //! The hit path's host: what it needs, from the memory that the tool prepared.
 
 use super::memory::{self, read, read_word};
-use super::{FAULT_BITS, Memory, SIGTRAP_BIT, debuggee, fork, guard, mailbox, modules, record, signals, unwind};
+use super::{FAULT_BITS, Memory, debuggee, fork, guard, mailbox, modules, record, stacks, unwind};
 use crate::abi::{Home, PAYLOAD_BYTES, STUB_BYTES, action, event};
 use arch::x86::Space;
 use arch::x86::handlers::{self, Around, Running};
@@ -77,13 +77,21 @@ impl<'f> TrapHost<'f> {
         Some(result)
     }
 
-    /// Runs `f`, which calls a probe's handler: of all signals only breakpoints' and faults' are delivered meanwhile. A
-    /// fault whose signal is masked would end the process.
-    pub(crate) fn calling<R>(&self, f: impl FnOnce() -> R) -> R {
-        let before = self.masks_faults.then(|| signals::set_mask(!(SIGTRAP_BIT | FAULT_BITS)));
-        let result = f();
-        before.map(signals::set_mask);
-        result
+    /// Runs `f`, which calls a probe's handler, on a stack of its own: of all signals only breakpoints' and faults' are
+    /// delivered meanwhile. `None` when no stack is free.
+    pub(crate) fn calling<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let (low, high) = self.signal_stack();
+        stacks::call(self.memory.home, self.tid(), low..high, self.masks_faults, f)
+    }
+
+    /// There was no stack for a handler of this probe. What was counted for it already, `instead`, is a miss.
+    #[cold]
+    #[inline(never)]
+    fn missed(&self, probe: &Probe, instead: Option<fn(&Counters) -> &AtomicU64>) {
+        if let Some(counters) = self.counters(probe.id.load(Ordering::Relaxed)) {
+            instead.map(|counted| counted(counters).fetch_sub(1, Ordering::Relaxed));
+            Counters::add(&counters.missed);
+        }
     }
 
     /// Which place this is among those of threads in handlers.
@@ -159,23 +167,37 @@ impl Host for TrapHost<'_> {
     type Isa = X86;
 
     fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
-        self.calling(|| handlers::handle(self, probe, regs))
+        self.calling(|| handlers::handle(self, probe, regs)).unwrap_or_else(|| {
+            self.missed(probe, Some(|counters| &counters.hits));
+            Next::Step
+        })
     }
 
     fn followed(&self, probe: &Probe, regs: &mut Regs) {
-        self.calling(|| handlers::followed(self, probe, regs));
+        if self.calling(|| handlers::followed(self, probe, regs)).is_none() {
+            self.missed(probe, None);
+        }
     }
 
     fn faulted(&self, probe: &Probe, regs: &mut Regs, trap: u64) -> bool {
-        self.calling(|| handlers::faulted(self, probe, regs, trap))
+        self.calling(|| handlers::faulted(self, probe, regs, trap)).unwrap_or(false)
     }
 
     fn entered(&self, probe: &Probe, id: u32, regs: &mut Regs) -> Watch {
-        self.calling(|| handlers::entered(self, probe, id, regs))
+        // Without an entry handler there is nothing to call.
+        if probe.handlers.before.load(Ordering::Relaxed) == 0 {
+            return handlers::entered(self, probe, id, regs);
+        }
+        self.calling(|| handlers::entered(self, probe, id, regs)).unwrap_or_else(|| {
+            self.missed(probe, None);
+            Watch::No
+        })
     }
 
     fn returned(&self, probe: &Probe, id: u32, caller: u64, regs: &mut Regs) {
-        self.calling(|| handlers::returned(self, probe, id, caller, regs));
+        if self.calling(|| handlers::returned(self, probe, id, caller, regs)).is_none() {
+            self.missed(probe, None);
+        }
     }
 
     fn released(&self, probe: &Probe, id: u32) {

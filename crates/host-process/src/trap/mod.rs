@@ -31,6 +31,7 @@ mod modules;
 mod record;
 pub mod services;
 mod signals;
+mod stacks;
 mod start;
 mod unwind;
 

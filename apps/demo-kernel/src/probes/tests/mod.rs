@@ -44,6 +44,7 @@ const GROUPS: &[(&str, &[Test])] = &[
     ("differential", differential::TESTS),
     ("everything", everything::TESTS),
     ("regressions", regressions::TESTS),
+    ("modules", super::modules::TESTS),
 ];
 
 /// Runs the tests whose `GROUP::NAME` contains `wanted`.
