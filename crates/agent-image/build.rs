@@ -14,7 +14,7 @@ fn main() {
     for path in ["src", "build.rs", "Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", source.join(path).display());
     }
-    for name in ["arch", "cpu", "events", "hit", "host-process", "isa", "sync"] {
+    for name in ["arch", "cpu", "events", "hit", "host-process", "isa", "kprobes", "sync"] {
         println!("cargo:rerun-if-changed={}", crates.join(name).join("src").display());
         println!("cargo:rerun-if-changed={}", crates.join(name).join("Cargo.toml").display());
     }

@@ -11,8 +11,8 @@ EXAMPLES
   kprobe trace -f -e @probes.txt -o trace.txt -- make
   kprobe list /usr/bin/python3 'Py*Alloc*'
   kprobe check -e 'r libc.so.6:openat' -p 4711
-  kprobe trace --module open-failures.ko,LIMIT=10 -- ls /nonexistent
-  kprobe insmod -p 4711 open-failures.ko LIMIT=10; kprobe dmesg -p 4711; kprobe rmmod -p 4711 open-failures
+  kprobe trace --module open-failures.ko,limit=10 -- ls /nonexistent
+  kprobe insmod -p 4711 open-failures.ko limit=10; kprobe dmesg -p 4711; kprobe rmmod -p 4711 open-failures
 
 LINES are those of Linux's kprobe_events and uprobe_events:
   p[:[GRP/]EVENT] WHERE [[NAME=]FETCH[:TYPE]]…     a probe on an instruction

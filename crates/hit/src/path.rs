@@ -1,6 +1,6 @@
 //! From the trap to the next instruction.
 
-use crate::returns;
+use crate::returns::{self, Met};
 use crate::site::{Counters, Kind, Probe, Site, live};
 use crate::step::{index, is_site};
 use crate::{Cause, Host, Isa, Next, step};
@@ -65,57 +65,147 @@ fn nobody_s<H: Host>(host: &H, address: u64, regs: &mut Regs<H>) -> Outcome {
     Outcome::Foreign
 }
 
+#[inline(always)]
 fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs<H>) {
     H::Isa::set_pc(regs, address);
-    let place = host.enter();
-    let may_run = place.is_some();
-    // Bits of the return probes that were met since the last handler.
-    let mut returning = 0u32;
-    let mut next = Next::Step;
-    let mut followed = false;
-    for probe in chain(host, site).filter(|p| live(&p.state)) {
+    let Some(place) = host.enter() else { return missed(host, site, index, regs) };
+    let said = run(host, site, index, regs);
+    if said == Said::Followed {
+        return watched(host, site, index, place, regs);
+    }
+    ActiveSet::leave(place);
+    if said == Said::Step {
+        step::over(host, site, index, false, regs);
+    }
+}
+
+/// What the probes of a site come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// The displaced instruction takes its effect.
+    Step,
+    /// It does, and post-handlers follow.
+    Followed,
+    /// A probe has done the instruction's work.
+    Redirected,
+}
+
+/// Runs the probes of a site that was hit. What few probes do is in functions of its own, so that the others keep what
+/// they need in registers.
+#[inline(always)]
+fn run<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) -> Said {
+    let mut said = Said::Step;
+    // Return probes that were met since the last handler.
+    let mut met = Met::default();
+    for probe in chain(host, site) {
+        if !live(&probe.state) {
+            continue;
+        }
         match probe.kind() {
-            Some(Kind::Return) => returning |= returns::bit(probe),
+            Some(Kind::Entry) => count(host, probe, regs),
+            Some(Kind::Return) => met.meet(host, probe),
             Some(Kind::Handler) => {
                 // Before that: it may change the registers, and the return address is where the stack pointer says now.
-                if returning != 0 {
-                    returns::enter(host, site, index, core::mem::take(&mut returning), may_run, regs);
+                if !met.is_empty() {
+                    returns::enter(host, site, index, &mut met, regs);
                 }
-                let handled = handle(host, probe, may_run, regs);
-                followed |= handled == Handled::Followed;
-                if handled == Handled::Redirected {
+                if probe.is_followed() && !follows(host, probe, &mut said) {
+                    continue;
+                }
+                if handle(host, probe, regs) == Next::Redirected {
                     // The others are not reached (Linux: `aggr_pre_handler`).
-                    next = Next::Redirected;
-                    break;
+                    return Said::Redirected;
                 }
-                // Whatever the handler has done to it, or left behind when it has faulted.
-                H::Isa::set_pc(regs, address);
             }
-            Some(Kind::Internal) => next = next.or(host.internal(probe, address, regs)),
-            Some(kind) => run(host, probe, kind, may_run, regs),
+            _ => special(host, site, probe, regs, &mut said),
+        }
+    }
+    if !met.is_empty() {
+        returns::enter(host, site, index, &mut met, regs);
+    }
+    said
+}
+
+/// A probe on an instruction that leaves its function, or one of the host's own.
+#[cold]
+#[inline(never)]
+fn special<H: Host>(host: &H, site: &Site, probe: &Probe, regs: &mut Regs<H>, said: &mut Said) {
+    match probe.kind() {
+        Some(Kind::Internal) => {
+            let next = host.internal(probe, site.address.load(Ordering::Relaxed), regs);
+            if next == Next::Redirected {
+                *said = Said::Redirected;
+            }
+        }
+        Some(Kind::ReturnSite) => {
+            if let Some(counters) = counters(host, probe) {
+                Counters::add(&counters.hits);
+                Counters::add(&counters.returns);
+                record(host, probe, regs, Cause::ReturnSite);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A probe with a post-handler, which is to follow; false when it cannot, and the probe is missed as a whole.
+#[cold]
+#[inline(never)]
+fn follows<H: Host>(host: &H, probe: &Probe, said: &mut Said) -> bool {
+    if !step::can_be_followed(host) {
+        miss(host, probe);
+        return false;
+    }
+    if *said == Said::Step {
+        *said = Said::Followed;
+    }
+    true
+}
+
+/// A handler has hit a probe, or no probe may run here: each has missed it. But the host's own are not a user's.
+#[cold]
+#[inline(never)]
+fn missed<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
+    let mut said = Said::Step;
+    for probe in chain(host, site).filter(|p| live(&p.state)) {
+        match probe.kind() {
+            Some(Kind::Internal) => special(host, site, probe, regs, &mut said),
+            Some(_) => miss(host, probe),
             None => {}
         }
     }
-    if returning != 0 {
-        returns::enter(host, site, index, returning, may_run, regs);
+    if said == Said::Step {
+        over(host, site, index, false, regs);
     }
-    // Post-handlers are handlers: if they run at once, the guard is held for them.
-    let place = if followed { place } else { leave(place) };
-    if next == Next::Step && step::over(host, site, index, followed, regs) && followed {
-        follow(host, site, regs);
-    }
-    leave(place);
 }
 
-#[inline(always)]
-fn leave(place: Option<&AtomicU64>) -> Option<&AtomicU64> {
-    if let Some(place) = place {
-        ActiveSet::leave(place);
+#[cold]
+fn miss<H: Host>(host: &H, probe: &Probe) {
+    if let Some(counters) = counters(host, probe) {
+        Counters::add(&counters.missed);
     }
-    None
+}
+
+/// Lets the displaced instruction take its effect and calls post-handlers behind it. They are handlers: if they run at
+/// once, the guard is held for them.
+#[cold]
+#[inline(never)]
+fn watched<H: Host>(host: &H, site: &Site, index: u64, place: &AtomicU64, regs: &mut Regs<H>) {
+    if over(host, site, index, true, regs) {
+        follow(host, site, regs);
+    }
+    ActiveSet::leave(place);
+}
+
+/// [`step::over`], apart from that of most hits.
+#[cold]
+#[inline(never)]
+fn over<H: Host>(host: &H, site: &Site, index: u64, followed: bool, regs: &mut Regs<H>) -> bool {
+    step::over(host, site, index, followed, regs)
 }
 
 /// The displaced instruction has taken its effect: the post-handlers run, in the order of the chain.
+#[cold]
 #[inline(never)]
 pub(crate) fn follow<H: Host>(host: &H, site: &Site, regs: &mut Regs<H>) {
     let handlers = chain(host, site).filter(|p| live(&p.state) && p.kind() == Some(Kind::Handler) && p.is_followed());
@@ -124,57 +214,52 @@ pub(crate) fn follow<H: Host>(host: &H, site: &Site, regs: &mut Regs<H>) {
     }
 }
 
-/// One probe of a user's at a site that was hit.
-fn run<H: Host>(host: &H, probe: &Probe, kind: Kind, may_run: bool, regs: &Regs<H>) {
-    let Some(counters) = counted(host, probe, may_run) else { return };
-    Counters::add(&counters.hits);
-    if kind == Kind::ReturnSite {
-        Counters::add(&counters.returns);
-        record(host, probe, counters, regs, Cause::ReturnSite);
-    } else {
-        record(host, probe, counters, regs, Cause::Hit);
+/// A kprobe without handlers.
+#[inline(always)]
+fn count<H: Host>(host: &H, probe: &Probe, regs: &Regs<H>) {
+    if let Some(counters) = counters(host, probe) {
+        Counters::add(&counters.hits);
+        record(host, probe, regs, Cause::Hit);
     }
 }
 
-/// The counters of a probe that may run; one that may not is counted as missed.
-pub(crate) fn counted<'h, H: Host>(host: &'h H, probe: &Probe, may_run: bool) -> Option<&'h Counters> {
-    let counters = host.counters(probe.id.load(Ordering::Relaxed))?;
-    if !may_run {
-        Counters::add(&counters.missed);
-    }
-    may_run.then_some(counters)
-}
-
+/// The counters of a probe.
 #[inline]
-pub(crate) fn record<H: Host>(host: &H, probe: &Probe, counters: &Counters, regs: &Regs<H>, cause: Cause<'_>) {
-    let wanted = probe.flags.load(Ordering::Relaxed) & Probe::RECORD != 0;
-    if wanted && !host.record(probe, regs, cause) {
-        Counters::add(&counters.lost);
+pub(crate) fn counters<'h, H: Host>(host: &'h H, probe: &Probe) -> Option<&'h Counters> {
+    host.counters(probe.id.load(Ordering::Relaxed))
+}
+
+/// Records an event of a probe that wants it.
+#[inline(always)]
+pub(crate) fn record<H: Host>(host: &H, probe: &Probe, regs: &Regs<H>, cause: Cause<'_>) {
+    if probe.records() {
+        write(host, probe, regs, cause);
     }
 }
 
-/// What became of a probe with handlers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Handled {
-    /// The displaced instruction takes its effect.
-    Step,
-    /// It does, and the probe's post-handler follows.
-    Followed,
-    /// The pre-handler has done the instruction's work.
-    Redirected,
-}
-
-/// A probe with handlers. A function of its own: what calls handlers saves many registers.
+#[cold]
 #[inline(never)]
-fn handle<H: Host>(host: &H, probe: &Probe, may_run: bool, regs: &mut Regs<H>) -> Handled {
-    let may_run = may_run && (!probe.is_followed() || step::can_be_followed(host));
-    let Some(counters) = counted(host, probe, may_run) else { return Handled::Step };
-    Counters::add(&counters.hits);
-    let has_handler = probe.handlers.before.load(Ordering::Relaxed) != 0;
-    if has_handler && host.handle(probe, regs) == Next::Redirected {
-        return Handled::Redirected;
+fn write<H: Host>(host: &H, probe: &Probe, regs: &Regs<H>, cause: Cause<'_>) {
+    if !host.record(probe, regs, cause) {
+        counters(host, probe).into_iter().for_each(|counters| Counters::add(&counters.lost));
     }
-    if probe.is_followed() { Handled::Followed } else { Handled::Step }
+}
+
+/// A probe with handlers.
+#[inline(always)]
+fn handle<H: Host>(host: &H, probe: &Probe, regs: &mut Regs<H>) -> Next {
+    let Some(counters) = counters(host, probe) else { return Next::Step };
+    Counters::add(&counters.hits);
+    if probe.handlers.before.load(Ordering::Relaxed) == 0 {
+        return Next::Step;
+    }
+    let pc = H::Isa::pc(regs);
+    let next = host.handle(probe, regs);
+    if next == Next::Step {
+        // Whatever the handler has done to it, or left behind when it has faulted.
+        H::Isa::set_pc(regs, pc);
+    }
+    next
 }
 
 /// The probes at a site.

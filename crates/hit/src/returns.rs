@@ -61,11 +61,11 @@ mod activation;
 mod instance;
 mod walk;
 
-pub(crate) use activation::{bit, enter, hit};
+pub(crate) use activation::{Met, enter, hit};
 pub use instance::{Instance, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
 
 use crate::Host;
-use crate::path::chain;
+use crate::path::{chain, counters};
 use crate::site::{Counters, Kind, Probe, Site};
 use instance::phase;
 use sync::FreeList;
@@ -128,9 +128,10 @@ pub struct Returns<'a> {
 /// `active` must come back to zero.
 fn for_each_waiting<H: Host>(host: &H, site: &Site, mask: u32, mut f: impl FnMut(&Probe, &Counters)) {
     for probe in chain(host, site).filter(|p| p.kind() == Some(Kind::Return)) {
-        let bit = 1u32.checked_shl(probe.bit.load(Ordering::Relaxed)).unwrap_or(0);
-        let counters = host.counters(probe.id.load(Ordering::Relaxed));
-        if let (Some(counters), true) = (counters, mask & bit != 0) {
+        if mask & activation::bit(probe) == 0 {
+            continue;
+        }
+        if let Some(counters) = counters(host, probe) {
             f(probe, counters);
         }
     }
@@ -214,8 +215,23 @@ impl<'a> Returns<'a> {
         }
     }
 
+    #[inline(always)]
     fn take(&self) -> Option<(u32, &'a Instance)> {
-        // An instance that was returned through a second time while it lay in a list is thrown away.
+        let free = self.pool.never_reuse.load(Ordering::Relaxed) == 0;
+        if let Some(id) = free.then(|| self.free().pop()).flatten()
+            && let Some(instance) = self.instances.get(id as usize)
+            && instance.begin()
+        {
+            return Some((id, instance));
+        }
+        self.take_another()
+    }
+
+    /// Not from the free list's head. An instance that was returned through a second time while it lay in a list is
+    /// thrown away.
+    #[cold]
+    #[inline(never)]
+    fn take_another(&self) -> Option<(u32, &'a Instance)> {
         core::iter::from_fn(|| self.pop()).take(crate::MAX_CHAIN).find_map(|id| {
             let instance = self.instances.get(id as usize)?;
             instance.begin().then_some((id, instance))
@@ -229,11 +245,13 @@ impl<'a> Returns<'a> {
         }
     }
 
+    #[inline(always)]
     fn at(&self, address: u64) -> Option<(u32, &'a Instance)> {
-        let offset = address.checked_sub(self.stubs)?;
-        let id = u32::try_from(offset.checked_div(self.stride)?).ok()?;
-        let exact = self.stub(id) == address && id < self.free().high_water();
-        exact.then_some(id).and_then(|id| Some((id, self.instances.get(id as usize)?)))
+        let index = address.wrapping_sub(self.stubs).checked_div(self.stride)?;
+        let instance = self.instances.get(usize::try_from(index).ok()?)?;
+        // Only those that were ever used: so it is a number of 32 bits.
+        let used = index < u64::from(self.pool.used.load(Ordering::Acquire));
+        (used && self.stub(index as u32) == address).then_some((index as u32, instance))
     }
 
     /// Whether `address` is among the stubs.

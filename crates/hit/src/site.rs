@@ -226,6 +226,13 @@ impl Probe {
         self.state.load(Ordering::Acquire) != 0
     }
 
+    /// Whether its hits are recorded.
+    #[must_use]
+    #[inline]
+    pub fn records(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & Self::RECORD != 0
+    }
+
     /// Whether it has a post-handler.
     #[must_use]
     pub fn is_followed(&self) -> bool {

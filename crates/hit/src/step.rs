@@ -114,6 +114,7 @@ pub(crate) fn can_be_followed<H: Host>(host: &H) -> bool {
 
 /// Lets the displaced instruction take its effect, with post-handlers behind it if it is `followed`. True when it has
 /// taken it already.
+#[inline(always)]
 pub(crate) fn over<H: Host>(host: &H, site: &Site, index: u64, followed: bool, regs: &mut Regs<H>) -> bool {
     let how = site.how.load(Ordering::Relaxed);
     let dear = followed || how & Site::WHEN_WATCHED == 0;
@@ -121,12 +122,12 @@ pub(crate) fn over<H: Host>(host: &H, site: &Site, index: u64, followed: bool, r
         return true;
     }
     let slot = site.slot.load(Ordering::Relaxed);
-    H::Isa::set_pc(regs, slot);
-    let second = how & Site::SECOND_BREAKPOINT != 0 && dear;
-    if how & Site::SINGLE_STEP == 0 && !second {
+    if how & Site::SINGLE_STEP == 0 && (!dear || how & Site::SECOND_BREAKPOINT == 0) {
         H::Isa::set_pc(regs, slot + boosted(how));
         return false;
     }
+    let second = how & Site::SECOND_BREAKPOINT != 0 && dear;
+    H::Isa::set_pc(regs, slot);
     match host.stepping() {
         Some(stepping) if stepping.is_free() => {
             stepping.begin::<H::Isa>(index, how & Site::SINGLE_STEP != 0, followed, regs);

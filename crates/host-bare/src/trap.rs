@@ -1,6 +1,6 @@
 //! The hit path's host.
 
-use crate::tables::Processor;
+use crate::tables::{Processor, Tables};
 use crate::{Engine, Kernel, record};
 use arch::x86::handlers::{self, Around, Running};
 use arch::x86::{Space, X86};
@@ -93,12 +93,24 @@ unsafe impl<K: Kernel> Around for TrapHost<'_, K> {
     }
 }
 
+/// Finds an address that others have crowded out of its place, or one that is not there.
+#[inline(never)]
+fn search(tables: &Tables, address: u64) -> Option<u64> {
+    Table::with_mask(&tables.buckets, tables.mask).find(address)
+}
+
 impl<K: Kernel> Host for TrapHost<'_, K> {
     type Isa = X86<KernelSpace<K>>;
 
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         let tables = &self.engine.tables;
-        Table::with_mask(&tables.buckets, tables.mask).find(address)
+        // The table is at most half full: most addresses are where their sequence of buckets begins.
+        let first = tables.buckets.get(Table::start(address) & tables.mask)?;
+        if first.key.load(Ordering::Acquire) == address {
+            return Some(first.value.load(Ordering::Relaxed));
+        }
+        search(tables, address)
     }
 
     fn site(&self, index: u64) -> Option<&Site> {

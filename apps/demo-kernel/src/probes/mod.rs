@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod fire;
 mod glue;
 pub(crate) mod hooks;
 pub(crate) mod modules;

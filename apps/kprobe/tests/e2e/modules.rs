@@ -1,5 +1,7 @@
 //! Probe modules: inserted into running programs, removed, and all that can go wrong on the way.
 
+mod cycles;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use crate::harness::memory::{changed_text, mappings};
 use crate::harness::run::{Running, signal, wait_until};
 use crate::harness::trace::kprobe;
-use crate::harness::{Finished, Target, Tracer, counts, need, program, python, run, skipped};
+use crate::harness::{Finished, Target, Tracer, need, program, python, run, skipped};
 
 /// Builds the test module under a name, with further definitions.
 fn module(name: &str, definitions: &[&str]) -> Option<PathBuf> {
@@ -481,47 +483,4 @@ fn hostile_files_are_refused_with_a_reason_and_touch_nothing() {
     assert!(folder.status == 1 && folder.stderr.contains("not a file"), "{}", folder.stderr);
     assert_eq!(mappings(target.pid()).len(), maps, "the target was touched");
     ends_well(target);
-}
-
-/// Mappings, descriptors and resident memory (KiB) of a process.
-fn resources(pid: u32) -> (usize, usize, u64) {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let resident = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).expect("it has memory");
-    (mappings(pid).len(), descriptors, resident.trim().trim_end_matches(" kB").parse().expect("a number"))
-}
-
-/// Inserts and removes a module again and again while four threads hit its probe.
-fn cycles(count: u32) {
-    let (path, file) = (need!(program("churn")), need!(module("cycle", &[])));
-    let target = Target::start(&path, &["4"]);
-    let mut first = (0, 0, 0);
-    for cycle in 0..count {
-        insert(target.pid(), &file, if cycle % 2 == 0 { &["kind=1"] } else { &["kind=3"] });
-        let out = remove(target.pid(), "cycle");
-        assert!(!out.contains("wrong") && out.contains("cycle leaves"), "cycle {cycle}: {out}");
-        if cycle == count / 10 {
-            first = resources(target.pid());
-        }
-    }
-    let last = resources(target.pid());
-    assert_eq!((first.0, first.1), (last.0, last.1), "mappings and descriptors");
-    // Its heap is at work; a leak of one page for each cycle would show.
-    assert!(last.2 < first.2 + 1024 + u64::from(count), "{} KiB became {} KiB", first.2, last.2);
-    let finished = {
-        assert_eq!(changed_text(target.pid()), []);
-        target.finish()
-    };
-    assert!(finished.stdout.contains("faults=0\n") && counts("calls", &finished.stdout)["work"] > 0, "{finished:?}");
-}
-
-#[test]
-fn a_hundred_cycles_under_load_leave_nothing_behind() {
-    cycles(100);
-}
-
-#[test]
-#[ignore = "takes minutes; the hundred above are its short form"]
-fn a_thousand_cycles_under_load_leave_nothing_behind() {
-    cycles(1000);
 }

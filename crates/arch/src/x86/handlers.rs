@@ -99,10 +99,17 @@ pub fn returned<A: Around>(around: &A, probe: &Probe, id: u32, caller: u64, regs
 }
 
 /// Gives the data of an activation back.
+#[inline(always)]
 pub fn released(probe: &Probe, id: u32) {
     if probe.handlers.entry_bytes.load(Ordering::Relaxed) != 0 {
-        claims(probe).release(key(id));
+        release(probe, id);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn release(probe: &Probe, id: u32) {
+    claims(probe).release(key(id));
 }
 
 /// What handlers without data get: an address that is aligned for any.

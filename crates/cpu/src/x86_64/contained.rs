@@ -1,26 +1,33 @@
 //! Calling code that may fault, and going on behind the call if it does.
 //!
-//! Before the call, the stack pointer and a place to go on are kept in a [`Recovery`]. Whoever handles the fault asks it
-//! for the registers there ([`Recovery::recover`]): what the function had on the stack is gone, what it had locked stays
-//! locked. The function can end itself in the same way ([`Recovery::leave`]), from any depth.
+//! Before the call, the registers that a function preserves are put on the stack, and the stack pointer is kept in a
+//! [`Recovery`]. Whoever handles the fault asks it for the registers there ([`Recovery::recover`]): what the function had
+//! on the stack is gone, what it had locked stays locked. The function can end itself in the same way
+//! ([`Recovery::leave`]), from any depth. Only then are those registers taken from the stack: a function that returns has
+//! preserved them.
 
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 use isa::x86::{Regs, flags, gpr};
 
 /// Where to go on if the function that is being called faults. Zero bytes are one that calls nothing.
 ///
-/// The offsets are known to the assembly here. One belongs to whoever runs one thing at a time: a processor with
+/// One belongs to whoever runs one thing at a time: a processor with
 /// interrupts off, a thread with signals masked; only it uses it. A call within a call keeps the outer one's place.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Recovery {
-    /// The stack pointer to go on with; 0: nothing is being called.
+    /// The stack pointer to go on with at [`ended`]; 0: nothing is being called.
     sp: AtomicU64,
-    ip: AtomicU64,
 }
 
-/// How a call has ended, in `rdx`.
+/// How a call has ended, in `rdx`, beside what the function has said, in `rax`.
+#[repr(C)]
+struct Ended {
+    said: u64,
+    how: u64,
+}
+
 const RETURNED: u64 = 0;
 const FAULTED: u64 = 1;
 
@@ -28,7 +35,7 @@ impl Recovery {
     /// One that calls nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { sp: AtomicU64::new(0), ip: AtomicU64::new(0) }
+        Self { sp: AtomicU64::new(0) }
     }
 
     /// Whether a call is under way.
@@ -45,32 +52,8 @@ impl Recovery {
     /// the middle. No call is under way; nobody else uses this `Recovery` meanwhile, and whoever handles faults asks it.
     #[inline(always)]
     pub unsafe fn call(&self, function: u64, first: *mut u8, second: *mut u8) -> Option<u64> {
-        let (said, how): (u64, u64);
-        // SAFETY: the function is the caller's promise. What it may change is said, but for rbx and rbp, which are kept
-        // on the stack: from there they come also after a fault and after `leave`, when rsp is as it was before the
-        // call, and rax and rdx say how it ended. Two words are pushed, so the stack is aligned at the call.
-        unsafe {
-            asm!(
-                "push rbx",
-                "push rbp",
-                "lea rax, [rip + 2f]",
-                "mov [rdx + 8], rax",
-                "mov [rdx], rsp", // last: from here on it counts
-                "call rcx",
-                "xor edx, edx",
-                "2:",
-                "pop rbp",
-                "pop rbx",
-                inout("rdi") first => _,
-                inout("rsi") second => _,
-                inout("rcx") function => _,
-                inout("rdx") core::ptr::from_ref(self) => how,
-                out("rax") said,
-                out("r12") _, out("r13") _, out("r14") _, out("r15") _,
-                clobber_abi("C"),
-            );
-        }
-        self.sp.store(0, Ordering::Relaxed);
+        // SAFETY: the function is the caller's promise; the word is this one's.
+        let Ended { said, how } = unsafe { call(first, second, function, self.sp.as_ptr()) };
         (how == RETURNED).then_some(said)
     }
 
@@ -80,11 +63,10 @@ impl Recovery {
     ///
     /// As [`call`](Self::call), but for the call that is under way.
     pub unsafe fn call_within(&self, function: u64, first: *mut u8, second: *mut u8) -> Option<u64> {
-        let outer = (self.sp.load(Ordering::Relaxed), self.ip.load(Ordering::Relaxed));
+        let outer = self.sp.load(Ordering::Relaxed);
         // SAFETY: the same promise; what the outer call has kept is put back.
         let said = unsafe { self.call(function, first, second) };
-        self.ip.store(outer.1, Ordering::Relaxed);
-        self.sp.store(outer.0, Ordering::Relaxed);
+        self.sp.store(outer, Ordering::Relaxed);
         said
     }
 
@@ -98,7 +80,7 @@ impl Recovery {
         regs.gpr[gpr::RSP] = sp;
         regs.gpr[gpr::RAX] = 0;
         regs.gpr[gpr::RDX] = FAULTED;
-        regs.rip = self.ip.load(Ordering::Relaxed);
+        regs.rip = ended as *const () as u64;
         regs.flags &= !(flags::DF | flags::TF | flags::AC);
         true
     }
@@ -113,8 +95,8 @@ impl Recovery {
     pub unsafe fn leave(&self, result: u64) {
         let sp = self.sp.swap(0, Ordering::Relaxed);
         if sp != 0 {
-            // SAFETY: `call` is under way further up this stack and has left these two for whoever ends it.
-            unsafe { leave(result, sp, self.ip.load(Ordering::Relaxed)) }
+            // SAFETY: `call` is under way further up this stack and has left this for whoever ends it.
+            unsafe { leave(result, sp) }
         }
     }
 }
@@ -125,30 +107,66 @@ impl Default for Recovery {
     }
 }
 
-/// Goes on at `ip` with the stack at `sp`, as after a call that returned `result`.
+/// Calls `function` with the two arguments, and keeps the stack pointer in `sp` meanwhile; then that is 0 again, as it is
+/// after [`Recovery::recover`] and [`Recovery::leave`].
 ///
 /// # Safety
 ///
-/// Both must be those that a [`Recovery::call`] under way has kept.
+/// As [`Recovery::call`].
 #[unsafe(naked)]
-unsafe extern "C" fn leave(result: u64, sp: u64, ip: u64) -> ! {
-    // `ip` is in rdx, which has to say how the call ended.
+unsafe extern "C" fn call(first: *mut u8, second: *mut u8, function: u64, sp: *mut u64) -> Ended {
+    // Seven words with the return address below: the stack is aligned at the call.
+    naked_asm!(
+        "push rbp",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov [rcx], rsp", // from here on it counts
+        "push rcx",
+        "call rdx",
+        "pop rcx",
+        "mov qword ptr [rcx], 0",
+        "add rsp, 48",
+        "xor edx, edx", // RETURNED
+        "ret",
+    )
+}
+
+/// Where a call goes on that has not returned: with the stack pointer that [`call`] has kept, and an [`Ended`] in the
+/// registers for it.
+///
+/// # Safety
+///
+/// Nobody calls it.
+#[unsafe(naked)]
+unsafe extern "C" fn ended() -> ! {
+    naked_asm!("pop r15", "pop r14", "pop r13", "pop r12", "pop rbx", "pop rbp", "ret")
+}
+
+/// Goes on as after a call that has returned `result`.
+///
+/// # Safety
+///
+/// `sp` must be that which a [`Recovery::call`] under way has kept.
+#[unsafe(naked)]
+unsafe extern "C" fn leave(result: u64, sp: u64) -> ! {
     naked_asm!(
         "cld",
         "mov rax, rdi",
         "mov rsp, rsi",
-        "mov rcx, rdx",
         "mov edx, {returned}",
-        "jmp rcx",
+        "jmp {ended}",
         returned = const RETURNED,
+        ended = sym ended,
     )
 }
-
-const _: () = assert!(core::mem::offset_of!(Recovery, sp) == 0 && core::mem::offset_of!(Recovery, ip) == 8);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::arch::asm;
 
     fn call(recovery: &Recovery, function: extern "C" fn(*mut u8) -> u64, argument: *mut u8) -> Option<u64> {
         // SAFETY: these functions take what they are given here, and hold nothing that must be dropped.
@@ -191,6 +209,50 @@ mod tests {
             assert_eq!(call(&recovery, faulty, (&raw const recovery) as *mut u8), None);
             assert!(!recovery.is_calling());
         }
+    }
+
+    /// Changes all registers that a function preserves, and then faults.
+    #[unsafe(naked)]
+    extern "C" fn rude(recovery: *mut u8) -> u64 {
+        naked_asm!(
+            "xor ebx, ebx",
+            "xor ebp, ebp",
+            "xor r12d, r12d",
+            "xor r13d, r13d",
+            "xor r14d, r14d",
+            "xor r15d, r15d",
+            "sub rsp, 8",
+            "call {faulty}",
+            faulty = sym faulty,
+        )
+    }
+
+    extern "C" fn call_rude(recovery: *mut u8) -> u64 {
+        // SAFETY: the test passes one.
+        call(unsafe { &*recovery.cast::<Recovery>() }, rude, recovery).is_none().into()
+    }
+
+    #[test]
+    fn registers_that_functions_preserve_are_as_before_after_a_fault() {
+        let recovery = Recovery::new();
+        let (faulted, rbx, rbp, mut kept): (u64, u64, u64, [u64; 4]);
+        kept = [12, 13, 14, 15];
+        // SAFETY: the function takes a `Recovery`; what it must preserve is checked, and rbx and rbp are put back.
+        unsafe {
+            asm!(
+                "push rbx", "push rbp",
+                "mov ebx, 3", "mov ebp, 5",
+                "call {call_rude}",
+                "mov rcx, rbx", "mov rdx, rbp",
+                "pop rbp", "pop rbx",
+                call_rude = sym call_rude,
+                inout("rdi") &raw const recovery => _,
+                out("rax") faulted, out("rcx") rbx, out("rdx") rbp,
+                inout("r12") kept[0], inout("r13") kept[1], inout("r14") kept[2], inout("r15") kept[3],
+                clobber_abi("C"),
+            );
+        }
+        assert_eq!((faulted, rbx, rbp, kept), (1, 3, 5, [12, 13, 14, 15]));
     }
 
     extern "C" fn leaving(recovery: *mut u8) -> u64 {

@@ -28,7 +28,12 @@ pub(super) struct Caller {
 }
 
 /// Runs `f` as a module's `init` or `exit`, in which it may change `probes`; gives what there is then.
-pub(super) fn run<R>(owner: u32, text: Range<u64>, probes: Vec<Registered>, f: impl FnOnce() -> R) -> (R, Vec<Registered>) {
+pub(super) fn run<R>(
+    owner: u32,
+    text: Range<u64>,
+    probes: Vec<Registered>,
+    f: impl FnOnce() -> R,
+) -> (R, Vec<Registered>) {
     *CALLER.lock() = Some(Caller { thread: sched::current(), owner, text, probes });
     let result = f();
     let caller = CALLER.lock().take();

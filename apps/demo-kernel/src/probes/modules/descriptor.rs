@@ -111,7 +111,9 @@ impl Struct<'_> {
         // An empty text has no place.
         let text = if length == 0 { Some(&[] as &[u8]) } else { self.linked.read(bytes, length) };
         let text = text.ok_or(Error::Descriptor("has a text that does not lie in the module"))?;
-        core::str::from_utf8(text).map(ToString::to_string).map_err(|_| Error::Descriptor("has a text that is no UTF-8"))
+        core::str::from_utf8(text)
+            .map(ToString::to_string)
+            .map_err(|_| Error::Descriptor("has a text that is no UTF-8"))
     }
 
     fn function(&self, offset: usize) -> Result<u64, Error> {

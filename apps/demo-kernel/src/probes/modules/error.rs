@@ -52,7 +52,11 @@ impl fmt::Display for Error {
             Self::NoDescriptor => write!(f, "it is no probe module: it does not define {}", raw::SYMBOL),
             Self::Descriptor(what) => write!(f, "corrupt: {} {what}", raw::SYMBOL),
             Self::Abi(abi) => {
-                write!(f, "it was built for version {abi} of the interface, this kernel has {}: build it again", raw::ABI)
+                write!(
+                    f,
+                    "it was built for version {abi} of the interface, this kernel has {}: build it again",
+                    raw::ABI
+                )
             }
             Self::Registers(bytes) => {
                 let ours = size_of::<host_bare::Regs>();

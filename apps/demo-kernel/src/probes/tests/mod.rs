@@ -110,12 +110,12 @@ fn clean_up() {
 }
 
 /// `what`, if it does not hold.
-pub(super) fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+pub(in crate::probes) fn check(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
 /// Two values that should be the same.
-pub(super) fn same<T: PartialEq + core::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<(), String> {
+pub(in crate::probes) fn same<T: PartialEq + core::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<(), String> {
     check(got == wanted, || format!("{what}: {got:?}, should be {wanted:?}"))
 }
 

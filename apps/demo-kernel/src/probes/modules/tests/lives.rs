@@ -128,7 +128,9 @@ pub(super) fn exit_leaves() -> Result<(), String> {
             stop()?;
             same("result", call(1, 2), 3)
         })
-        .and_then(|lines| same("the last line", lines.last().map(String::as_str), Some("exercise: 1 hits, 1 returns, 1 counted")))
+        .and_then(|lines| {
+            same("the last line", lines.last().map(String::as_str), Some("exercise: 1 hits, 1 returns, 1 counted"))
+        })
     })
 }
 
