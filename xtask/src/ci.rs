@@ -60,6 +60,32 @@ pub(crate) fn models(full: bool) -> Result<()> {
     shell::run(&mut miri)
 }
 
+/// What can be left out of the engine.
+const FEATURES: [&str; 4] = ["jprobes", "kretprobes", "modules", "symbols"];
+
+/// Builds, lints and tests the engine with each of its features off, and with all of them.
+///
+/// # Errors
+///
+/// At the first that does not build, or fails.
+pub(crate) fn features() -> Result<()> {
+    let folder = root().join("target/features").to_string_lossy().into_owned();
+    let sets = FEATURES.iter().map(|left_out| FEATURES.iter().filter(|f| *f != left_out).copied().collect::<Vec<_>>());
+    for kept in sets.chain([Vec::new()]) {
+        let has = |feature: &str| kept.contains(&feature);
+        let mut features = vec!["kprobes/control".to_owned(), "arch/control".into(), "testkit/std".into()];
+        features.extend(kept.iter().flat_map(|f| [format!("kprobes/{f}"), format!("host-bare/{f}")]));
+        features.extend(has("jprobes").then(|| "arch/jprobes".to_owned()));
+        features.extend(has("kretprobes").then(|| "testkit/kretprobes".to_owned()));
+        let features = features.join(",");
+        let engine = ["-p", "hit", "-p", "kprobes", "-p", "arch", "-p", "host-bare", "-p", "testkit"];
+        let chosen = ["--no-default-features", "--features", &features, "--target-dir", &folder];
+        run_cargo(&[&["clippy"][..], &engine, &chosen, &["--", "-D", "warnings"]].concat(), &[])?;
+        run_cargo(&[&["test"][..], &engine, &chosen].concat(), &[])?;
+    }
+    Ok(())
+}
+
 /// What a kernel links builds without an operating system, and the kernel itself is clean.
 fn bare() -> Result<()> {
     if let Err(skipped) = setup::for_kernel() {
@@ -93,5 +119,6 @@ pub(crate) fn run() -> Result<()> {
     bare()?;
     layering::run()?;
     models(false)?;
+    features()?;
     test(false)
 }

@@ -30,6 +30,7 @@ usage: cargo xtask VERB
   bench-kernel [--markdown]
                   measure what a hit costs in the demo kernel, in instructions, beside Linux's
   models [--full] check the lock-free structures under loom and miri (--full: minutes)
+  features        build and test the engine with each of its features off
   layering        check the dependency directions and the rules of the source tree
   ci              what CI runs: formatting, lints, documentation, layering, tests";
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ["bench-kernel", "--markdown"] => kernel_bench::run(kernel_bench::Format::Markdown),
         ["models"] => ci::models(false),
         ["models", "--full"] => ci::models(true),
+        ["features"] => ci::features(),
         ["layering"] => layering::run(),
         ["ci"] => ci::run(),
         _ => {

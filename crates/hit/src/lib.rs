@@ -25,6 +25,7 @@
 #![deny(unsafe_code)]
 
 mod path;
+#[cfg_attr(not(feature = "kretprobes"), expect(dead_code, reason = "their data is there, what works on it is not"))]
 pub mod returns;
 mod site;
 mod step;

@@ -57,12 +57,19 @@
 //!
 //! [`Kind::ReturnSite`]: crate::Kind::ReturnSite
 
+#[cfg(feature = "kretprobes")]
 mod activation;
 mod instance;
+#[cfg(not(feature = "kretprobes"))]
+mod off;
+#[cfg(feature = "kretprobes")]
 mod walk;
 
+#[cfg(feature = "kretprobes")]
 pub(crate) use activation::{Met, enter, hit};
 pub use instance::{Instance, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
+#[cfg(not(feature = "kretprobes"))]
+pub(crate) use off::{Met, enter, hit};
 
 use crate::Host;
 use crate::path::{chain, counters};
@@ -124,11 +131,17 @@ pub struct Returns<'a> {
     pub stride: u64,
 }
 
+/// A return probe's bit among those of its site.
+#[inline(always)]
+fn bit(probe: &Probe) -> u32 {
+    1u32.wrapping_shl(probe.bit.load(Ordering::Relaxed))
+}
+
 /// Calls `f` for each return probe of `site` whose bit is in `mask`, also for those that are being unregistered: their
 /// `active` must come back to zero.
 fn for_each_waiting<H: Host>(host: &H, site: &Site, mask: u32, mut f: impl FnMut(&Probe, &Counters)) {
     for probe in chain(host, site).filter(|p| p.kind() == Some(Kind::Return)) {
-        if mask & activation::bit(probe) == 0 {
+        if mask & bit(probe) == 0 {
             continue;
         }
         if let Some(counters) = counters(host, probe) {

@@ -484,7 +484,15 @@ fn resolve<K: Kernel>(place: &Place) -> Result<u64, String> {
     }
 }
 
+/// Places by symbol were left out of this build.
+#[cfg(not(feature = "symbols"))]
+#[expect(clippy::extra_unused_type_parameters, reason = "as where there are symbols")]
+pub(crate) fn function_at<K: Kernel>(_: &str, _: u64) -> Result<u64, String> {
+    Err(kprobes::Error::LeftOut { what: "symbols: name an address", feature: "symbols" }.to_string())
+}
+
 /// The instruction `offset` bytes behind a function's first; the name may have a module's before it.
+#[cfg(feature = "symbols")]
 pub(crate) fn function_at<K: Kernel>(name: &str, offset: u64) -> Result<u64, String> {
     let found = K::symbol(name)?;
     if !found.is_function {

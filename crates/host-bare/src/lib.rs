@@ -74,7 +74,9 @@ pub use error::Error;
 pub use hit::{Displaced, Next, Outcome, Watch};
 pub use isa::x86::Regs;
 pub use kernel::{Kernel, Symbol};
-pub use kprobes::{Cure, Handler, Jprobe, Mirror, Placement, Registered, Stepping};
+pub use kprobes::{Cure, Handler, Placement, Registered, Stepping};
+#[cfg(feature = "jprobes")]
+pub use kprobes::{Jprobe, Mirror};
 pub use listing::{Counts, Listed};
 
 /// A hit, as handlers get it.
@@ -82,6 +84,7 @@ pub type Hit<'a> = kprobes::Hit<'a, Regs>;
 /// A kprobe.
 pub type Kprobe<'a> = kprobes::Kprobe<'a, Regs>;
 /// A kretprobe, with data of type `D` for each activation.
+#[cfg(feature = "kretprobes")]
 pub type Kretprobe<'a, D = ()> = kprobes::Kretprobe<'a, Regs, D>;
 /// A probe of any kind, ready to be registered.
 pub type Spec<'a> = kprobes::Spec<'a, Regs>;

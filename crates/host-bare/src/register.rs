@@ -12,7 +12,7 @@ use kprobes::{Handle, HandlerData, Place, ProbeKind, Request, SpecKind};
 use sync::primitive::AtomicU64;
 
 impl<K: Kernel> Control<K> {
-    /// Registers a probe: a [`Kprobe`](crate::Kprobe), [`Jprobe`](crate::Jprobe) or [`Kretprobe`](crate::Kretprobe).
+    /// Registers a probe: a `Kprobe`, `Jprobe` or `Kretprobe`.
     ///
     /// # Errors
     ///

@@ -63,6 +63,8 @@ fn a_signal_at_any_instruction_finds_a_stack_that_nobody_uses() {
         let tid = tid.load(Ordering::Acquire);
         while !done.load(Ordering::Acquire) {
             let before = FAULTS.load(Ordering::Acquire);
+            // So that it comes at other places each time.
+            (0..sent % 509).for_each(|_| std::hint::spin_loop());
             // SAFETY: has no memory argument; the thread is joined later.
             if unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGFPE) } == 0 {
                 sent += 1;

@@ -87,6 +87,14 @@ pub enum Error {
         /// The address.
         address: u64,
     },
+    /// This build of kprobes cannot do it.
+    #[error("this kprobes was built without {what} (feature `{feature}`)")]
+    LeftOut {
+        /// What it cannot do.
+        what: &'static str,
+        /// The Cargo feature with which it could.
+        feature: &'static str,
+    },
     /// A table is full.
     #[error("no room for more {what} ({limit})")]
     Full {

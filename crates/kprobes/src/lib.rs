@@ -43,7 +43,8 @@
 //! # Using it
 //!
 //! [`Kprobe`], [`Jprobe`] and [`Kretprobe`] describe probes; a host's control registers them. Without the feature
-//! `control` they are all that is left: that is what probe modules use.
+//! `control` they are all that is left: that is what probe modules use. Jprobes, kretprobes, modules and places by
+//! symbol are features too; what was left out is refused by its name ([`Error::LeftOut`]).
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -74,10 +75,16 @@ mod site;
 #[cfg(feature = "control")]
 mod switch;
 
+#[cfg(feature = "modules")]
+pub use api::raw;
 pub use api::{
-    Cure, DATA_BYTES, EntryHandler, FaultHandler, Handler, HandlerData, Hit, Jprobe, Kprobe, Kretprobe, Mirror, Place,
-    PostHandler, PreHandler, Registered, ReturnHandler, Spec, SpecKind, raw,
+    Cure, EntryHandler, FaultHandler, Handler, HandlerData, Hit, Kprobe, Place, PostHandler, PreHandler, Registered,
+    ReturnHandler, STACK_BYTES, Spec, SpecKind,
 };
+#[cfg(feature = "kretprobes")]
+pub use api::{DATA_BYTES, Kretprobe};
+#[cfg(feature = "jprobes")]
+pub use api::{Jprobe, Mirror};
 pub use hit::{Next, Watch};
 pub use sync::Zeroed;
 

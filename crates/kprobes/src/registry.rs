@@ -132,6 +132,7 @@ impl Registry {
         host: &mut H,
         request: &Request,
     ) -> Result<(Vec<u64>, Option<ReturnScheme>), Error> {
+        check_built(request)?;
         // The host found its own places by decoding code from where it begins; a known site's was proved before.
         let proved = matches!(request.kind, ProbeKind::Internal { .. }) || self.sites.contains_key(&request.address);
         if !proved {
@@ -192,6 +193,17 @@ impl Registry {
             _ => Ok((plan, bytes)),
         }
     }
+}
+
+/// Refuses what was left out when this was built.
+fn check_built(request: &Request) -> Result<(), Error> {
+    if matches!(request.kind, ProbeKind::Return { .. }) && !cfg!(feature = "kretprobes") {
+        return Err(Error::LeftOut { what: "return probes", feature: "kretprobes" });
+    }
+    if request.handlers.mirror && !cfg!(feature = "jprobes") {
+        return Err(Error::LeftOut { what: "jprobes", feature: "jprobes" });
+    }
+    Ok(())
 }
 
 /// How a request is placed, whose (first) instruction takes its effect by `step`.

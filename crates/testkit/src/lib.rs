@@ -20,7 +20,7 @@
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
-#[cfg(feature = "suite")]
+#[cfg(any(feature = "suite", feature = "std"))]
 extern crate alloc;
 
 #[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]

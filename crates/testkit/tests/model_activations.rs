@@ -1,5 +1,5 @@
 //! Data of activations that end in other ways than by a return, and hits that interrupt the step of another one.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "suite"))]
 
 mod model;
 #[path = "model/stage.rs"]

@@ -1,6 +1,6 @@
 //! The host fails: at each of its calls, once. The target's text stays consistent, the failure is reported, and the
 //! registry goes on as if nothing had been asked.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "kretprobes"))]
 
 mod model;
 

@@ -1,5 +1,5 @@
 //! Probes with handlers, and control that switches and removes them meanwhile, in every order.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "suite"))]
 
 mod model;
 

@@ -58,6 +58,7 @@ fn a_stub_that_no_instance_ever_had_is_foreign() {
     assert_eq!(trap(&machine, STUBS + 1).0, Outcome::Foreign, "between two stubs");
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn a_handler_that_hits_probes_counts_a_miss_on_each_and_the_instruction_still_runs() {
     let (machine, top) = machine();
@@ -101,6 +102,7 @@ fn a_third_nesting_is_missed_as_the_second_is() {
     assert_eq!(counts(3), [2, 0, 0, 4, 0]);
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn records_without_room_are_lost_and_counted() {
     let (machine, top) = machine();

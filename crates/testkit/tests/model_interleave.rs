@@ -1,5 +1,5 @@
 //! Control and a running program, in every order: no trap is ever foreign, nothing is seen after its removal.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "kretprobes"))]
 
 mod model;
 

@@ -3,7 +3,7 @@
 //!
 //! `KPROBES_PROGRAMS=20000 cargo test --release -p testkit --test model_random` runs more of them, `KPROBES_SEED=7`
 //! others.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "kretprobes"))]
 
 mod model;
 #[path = "model/stage.rs"]

@@ -152,6 +152,7 @@ fn a_foreign_breakpoint_on_a_site_that_was_used_before_is_refused_too() {
     assert_eq!(try_register(&mut r, &mut c, entry(leaf, 1)), Err(Error::ForeignBreakpoint { address: leaf }));
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn a_return_probe_is_refused_inside_a_function() {
     let (machine, _) = machine();
@@ -267,6 +268,7 @@ fn overlapping_reads_see_through_other_breakpoints() {
     assert_eq!(value(&machine, "main", top), 8);
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn checking_touches_nothing() {
     let (machine, _) = machine();
@@ -278,6 +280,7 @@ fn checking_touches_nothing() {
     assert!(c.calls.iter().all(|call| matches!(call, Call::Read | Call::Function | Call::ReturnScheme)));
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn return_sites_stand_in_for_stubs() {
     let (machine, top) = machine();
@@ -334,6 +337,7 @@ fn a_handle_that_was_forgotten_can_be_unregistered_without_harm_to_its_successor
     assert_eq!((hits(&machine, 1), hits(&machine, 2)), (0, 1));
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn thirty_two_return_probes_fit_at_one_address_and_no_more() {
     let (machine, top) = machine();
@@ -346,6 +350,7 @@ fn thirty_two_return_probes_fit_at_one_address_and_no_more() {
     assert!((0..32).all(|id| machine.tables.counts(id) == [1, 1, 0, 0, 0]));
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn return_probes_at_one_address_can_come_and_go_for_ever() {
     let (machine, top) = machine();
@@ -359,6 +364,7 @@ fn return_probes_at_one_address_can_come_and_go_for_ever() {
     }
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn a_batch_that_fails_costs_no_return_probe_bit() {
     let (machine, _) = machine();
@@ -427,6 +433,7 @@ fn a_handle_does_not_take_off_what_uses_its_place_at_its_address_now() {
     assert_eq!(machine.text(), machine.pristine());
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn a_request_that_is_refused_costs_the_others_nothing() {
     let (machine, _) = machine();
@@ -452,6 +459,7 @@ fn equal_fetch_programs_share_a_place() {
     assert_eq!(codes, [[0, 1], [0, 1], [1, 2], [0, 1]]);
 }
 
+#[cfg(feature = "kretprobes")]
 #[test]
 fn too_many_return_probes_of_one_batch_are_refused_before_anything_is_prepared() {
     let (machine, _) = machine();
@@ -488,4 +496,25 @@ fn places_of_what_was_unmapped_are_used_again_after_the_next_removal() {
     }
     assert_eq!(r.used().1, 3);
     assert_eq!(value(&machine, "main", top), 10);
+}
+
+#[test]
+fn what_was_left_out_of_the_build_is_refused_by_its_name() {
+    let machine = machine();
+    let (mut registry, mut control) = (registry(), Control::new(&machine));
+    let address = machine.address("leaf");
+    let mirror = kprobes::HandlerData { before: 1, mirror: true, ..kprobes::HandlerData::NONE };
+    let jprobe = kprobes::Request { handlers: mirror, ..kprobes::Request::counting(address, ProbeKind::Handler, 1) };
+    let asked = [
+        (returns(address, 0, 1), "kretprobes", cfg!(feature = "kretprobes")),
+        (jprobe, "jprobes", cfg!(feature = "suite")),
+    ];
+    for (request, feature, is_there) in asked {
+        match registry.check(&mut control, &request) {
+            Ok(_) => assert!(is_there, "{feature}"),
+            Err(error) => {
+                assert!(!is_there && error.to_string().contains(&format!("(feature `{feature}`)")), "{error}")
+            }
+        }
+    }
 }

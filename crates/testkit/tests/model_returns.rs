@@ -1,6 +1,6 @@
 //! Return probes on the model machine: entries = returns + unwound + active, whatever the program does, and the
 //! program does what it did without them.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "kretprobes"))]
 
 mod model;
 #[path = "model/stage.rs"]

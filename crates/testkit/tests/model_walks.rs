@@ -2,7 +2,7 @@
 //! entries = returned + unwound + active.
 //!
 //! `KPROBES_PROGRAMS=5000 cargo test --release -p testkit --test model_walks` tries more orders.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "kretprobes"))]
 
 mod model;
 #[path = "model/stage.rs"]

@@ -1,5 +1,5 @@
 //! The behaviours of handlers on the model machine, and worlds that are wrong about them, on which they must fail.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "suite"))]
 
 use kprobes::Stepping;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! The instructions that the model machine executes by itself, against the processor: each instruction of the suite's
 //! program that goes on with the next one, and those that images of calls are made of, from random states.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", target_arch = "x86_64", feature = "suite"))]
 
 use isa::x86::{Flow, Privilege, Regs, analyse, flags, gpr};
 use std::collections::BTreeSet;

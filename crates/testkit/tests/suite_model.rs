@@ -1,5 +1,5 @@
 //! The behaviour suite on the model machine, and worlds with a fault on which it must fail.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", feature = "suite"))]
 
 use kprobes::Stepping;
 use testkit::suite::{Broken, CASES, Fault, ModelWorld, Verdict, run, run_case};

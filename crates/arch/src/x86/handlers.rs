@@ -11,11 +11,16 @@
 //! instance's number ([`sync::Claims`]); the entries follow in the same order. It stays mapped until the probe is
 //! unregistered and its grace period over, and nobody comes here for a probe that is unregistered.
 
+#[cfg(feature = "jprobes")]
+mod mirror;
+#[cfg(feature = "jprobes")]
+use mirror::mirror;
+
 use core::sync::atomic::{AtomicU64, Ordering};
-use cpu::{Recovery, call_mirrored};
+use cpu::Recovery;
 use hit::{Next, Probe, Watch};
 use isa::x86::Regs;
-use kprobes::{Cure, Hit, raw::STACK_BYTES};
+use kprobes::{Cure, Hit};
 use sync::Claims;
 
 /// What is being called, and by which probe. One belongs to whoever runs one handler at a time. Zero bytes are one that
@@ -143,35 +148,9 @@ fn call<A: Around>(
     said.map(|said| said as u32)
 }
 
-/// Calls a jprobe's mirror with the arguments of the function that was just entered. Apart from the others, since it has
-/// a copy of the stack on its own.
-#[cold]
-#[inline(never)]
-fn mirror<A: Around>(around: &A, probe: &Probe, function: u64, regs: &Regs) {
-    let mut stack = [0; STACK_BYTES];
-    let length = readable(around, regs.rsp().wrapping_add(RETURN_ADDRESS), &mut stack);
-    let vectors = around.vectors();
-    guarded(around, probe, function, |recovery| {
-        let stack = stack.get(..length).unwrap_or_default();
-        // SAFETY: the mirror takes the arguments of the probed function, and may end anywhere: that was promised when
-        // its `Handler` was made.
-        unsafe { call_mirrored(recovery, function, regs, vectors.as_ref(), stack) }
-    });
-}
-
-/// The return address is below the arguments on the stack.
-const RETURN_ADDRESS: u64 = 8;
-
-/// Reads as much of the stack as there is; how many bytes.
-fn readable<A: Around>(around: &A, address: u64, stack: &mut [u8; STACK_BYTES]) -> usize {
-    if around.read(address, stack) {
-        return STACK_BYTES;
-    }
-    // It ends at a page's end.
-    const PAGE: u64 = 4096;
-    let length = ((PAGE - address % PAGE) as usize).min(STACK_BYTES);
-    if stack.get_mut(..length).is_some_and(|part| around.read(address, part)) { length } else { 0 }
-}
+/// Jprobes were left out of this build; control has registered none.
+#[cfg(not(feature = "jprobes"))]
+fn mirror<A: Around>(_: &A, _: &Probe, _: u64, _: &Regs) {}
 
 /// Notes which probe's handler runs while `f` calls it. A handler is not called within another one, but for fault
 /// handlers of handlers ([`Running::contain`]).

@@ -1,7 +1,7 @@
 //! An activation of a probed function: how it begins, and how it ends at its stub.
 
 use super::instance::phase;
-use super::{Instance, Returns, for_each_waiting};
+use super::{Instance, Returns, bit, for_each_waiting};
 use crate::path::{counters, record};
 use crate::site::{Counters, Probe, Site, live};
 use crate::{Cause, Host, Isa, Watch};
@@ -9,12 +9,6 @@ use sync::ActiveSet;
 use sync::primitive::Ordering;
 
 type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
-
-/// A return probe's bit among those of its site.
-#[inline(always)]
-pub(super) fn bit(probe: &Probe) -> u32 {
-    1u32.wrapping_shl(probe.bit.load(Ordering::Relaxed))
-}
 
 /// Return probes of a site that want to watch a call. The low half holds the bits of those that were admitted and counted,
 /// the high half of those that must be asked first.

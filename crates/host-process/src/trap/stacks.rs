@@ -54,7 +54,7 @@ pub(crate) fn call<R>(
     let stack = Stack::take(home, tid)?;
     let here = 0u8;
     let on_signal_stack = signals.contains(&((&raw const here) as u64));
-    let before = (masks_faults || on_signal_stack && false).then(|| set_mask(EVERYTHING));
+    let before = (masks_faults || on_signal_stack).then(|| set_mask(EVERYTHING));
     let (result, switched) = stack.run(before.is_some(), f);
     // `run` has left the mask at this one.
     if let Some(before) = before.filter(|&mask| !switched || mask != HANDLERS) {

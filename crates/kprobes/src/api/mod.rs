@@ -14,17 +14,22 @@
 
 mod handler;
 mod hit;
+#[cfg(feature = "jprobes")]
 mod jprobe;
 mod kprobe;
+#[cfg(feature = "kretprobes")]
 mod kretprobe;
 mod place;
+#[cfg(feature = "modules")]
 pub mod raw;
 mod spec;
 
 pub use handler::{Cure, EntryHandler, FaultHandler, Handler, PostHandler, PreHandler, ReturnHandler};
 pub use hit::Hit;
+#[cfg(feature = "jprobes")]
 pub use jprobe::{Jprobe, Mirror};
 pub use kprobe::Kprobe;
+#[cfg(feature = "kretprobes")]
 pub use kretprobe::{DATA_BYTES, Kretprobe};
 pub use place::Place;
-pub use spec::{HandlerData, Registered, Spec, SpecKind};
+pub use spec::{HandlerData, Registered, STACK_BYTES, Spec, SpecKind};

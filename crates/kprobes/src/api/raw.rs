@@ -20,6 +20,8 @@
 //!
 //! Besides, hosts export `memcpy`, `memmove`, `memset`, `memcmp` and `bcmp`.
 
+pub use super::STACK_BYTES;
+
 use core::ffi::c_void;
 
 /// The symbol that a module defines.
@@ -28,8 +30,6 @@ pub const SYMBOL: &str = "kprobes_module";
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kpmodule");
 /// Changes with anything in this file.
 pub const ABI: u32 = 1;
-/// How many bytes of its caller's stack, above the return address, a jprobe's mirror sees.
-pub const STACK_BYTES: usize = 512;
 /// The most probes that one call registers.
 pub const PROBES: usize = 4096;
 /// The longest name of a module or symbol, in bytes.

@@ -3,6 +3,9 @@
 use super::Place;
 use core::marker::PhantomData;
 
+/// How many bytes of its caller's stack, above the return address, a jprobe's mirror sees.
+pub const STACK_BYTES: usize = 512;
+
 /// Any of the probes, ready to be registered: `probe.into()`.
 #[derive(Debug)]
 pub struct Spec<'a, R> {
