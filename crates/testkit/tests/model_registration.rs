@@ -500,14 +500,15 @@ fn places_of_what_was_unmapped_are_used_again_after_the_next_removal() {
 
 #[test]
 fn what_was_left_out_of_the_build_is_refused_by_its_name() {
-    let machine = machine();
-    let (mut registry, mut control) = (registry(), Control::new(&machine));
+    let (machine, _) = machine();
     let address = machine.address("leaf");
+    let (mut registry, mut control) = (registry(), Control::new(&machine));
     let mirror = kprobes::HandlerData { before: 1, mirror: true, ..kprobes::HandlerData::NONE };
-    let jprobe = kprobes::Request { handlers: mirror, ..kprobes::Request::counting(address, ProbeKind::Handler, 1) };
+    let jprobe =
+        kprobes::Request { handlers: mirror, ..kprobes::Request::counting(address, kprobes::ProbeKind::Handler, 1) };
     let asked = [
         (returns(address, 0, 1), "kretprobes", cfg!(feature = "kretprobes")),
-        (jprobe, "jprobes", cfg!(feature = "suite")),
+        (jprobe, "jprobes", cfg!(feature = "jprobes")),
     ];
     for (request, feature, is_there) in asked {
         match registry.check(&mut control, &request) {
