@@ -14,6 +14,7 @@
 //! `/proc/PID/maps` shows under [`MEMFD_NAME`].
 
 pub mod modules;
+pub mod notifiers;
 pub mod stacks;
 
 use arch::x86::handlers::Running;
@@ -209,6 +210,8 @@ pub struct Home {
     pub modules: modules::Modules,
     /// The stacks that handlers run on.
     pub stacks: stacks::Stacks,
+    /// Who is asked about breakpoints that are not ours.
+    pub notifiers: notifiers::Notifiers,
 }
 
 /// Signals (Linux `arch/x86/include/uapi/asm/signal.h`).

@@ -49,8 +49,7 @@ fn with_signal_stack(bytes: usize, flags: i32, f: impl FnOnce() + Send) {
         scope.spawn(|| {
             let mut memory = vec![0u64; bytes / 8];
             let disabled = if bytes == 0 { libc::SS_DISABLE } else { 0 };
-            let stack =
-                libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: flags | disabled, ss_size: bytes };
+            let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: flags | disabled, ss_size: bytes };
             // SAFETY: the memory stays until the stack that was there before is set again.
             unsafe {
                 let mut before: libc::stack_t = core::mem::zeroed();

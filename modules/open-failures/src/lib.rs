@@ -16,7 +16,7 @@ module::module! {
     parameters: [
         /// The functions, separated by commas.
         SYMBOLS: str = if KERNEL { "sys_open" } else { "libc.so.6:open,libc.so.6:openat" },
-        /// Which of their arguments is the path, counted from 1; 0: the second of a function whose name ends with `at`, of
+        /// Which of their arguments is the path, counted from 1; 0: the second of a function whose name ends with `at` or `at64`, of
         /// others the first.
         ARGUMENT: u64 = 0,
         /// After so many nothing is printed any more, only counted; 0: never.
@@ -55,7 +55,7 @@ fn init() -> Result<(), Error> {
 
 extern "C" fn entered(hit: &mut Hit<'_>, path: &mut u64) -> Watch {
     let argument = match ARGUMENT.get() {
-        0 if name(hit.user()).ends_with("at") => 2,
+        0 if name(hit.user()).trim_end_matches("64").ends_with("at") => 2,
         0 => 1,
         number => number as usize,
     };

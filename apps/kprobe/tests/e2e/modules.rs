@@ -1,6 +1,7 @@
 //! Probe modules: inserted into running programs, removed, and all that can go wrong on the way.
 
 mod cycles;
+mod examples;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -12,7 +12,9 @@ use super::memory::Memory;
 use super::shared::SharedMap;
 use super::stop::{Remote, Servant};
 use super::{HostError, Result, modules};
-use crate::abi::{BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes, stacks};
+use crate::abi::{
+    BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes, stacks,
+};
 use core::mem::offset_of;
 use isa::x86::BREAKPOINT;
 use std::fs::OpenOptions;

@@ -1,10 +1,10 @@
 //! A trap that is not ours goes on to the program, as if we were not there.
 //!
-//! The last member of the notifier chain is the action that the program believes it has for `SIGTRAP`: the guard keeps
+//! Notifiers are asked first ([`notifiers`]). The last member of their chain is the action that the program believes it has for `SIGTRAP`: the guard keeps
 //! it in [`Home::app_actions`](crate::abi::Home::app_actions).
 
 use super::signals::{SA_NODEFER, SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, set_mask};
-use super::{Memory, SIGTRAP, actions, blocked};
+use super::{Memory, SIGTRAP, actions, blocked, notifiers};
 use cpu::{SignalFrame, nr, syscall};
 
 /// `si_code` of a breakpoint instruction (`SI_KERNEL`): the saved rip is behind it.
@@ -22,6 +22,9 @@ pub(crate) fn deliver(
     frame: &mut SignalFrame,
 ) {
     memory.home.foreign.fetch_add(1, sync::primitive::Ordering::Relaxed);
+    if code == SI_KERNEL && notifiers::claim(memory, frame) {
+        return;
+    }
     // SAFETY: `gettid` has no argument and no effect.
     let tid = unsafe { syscall(nr::GETTID, [0; 6]) }.cast_unsigned();
     if code <= SENT_BY_KERNEL && blocked::holds_back(memory, tid, frame.mask(), code) {

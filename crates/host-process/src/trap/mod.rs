@@ -13,7 +13,9 @@
 //! 2. [`hit::breakpoint`] with a [`TrapHost`]: probes run, internal ones among them (`guard`, `unwind`, `mailbox`).
 //! 3. The registers go back into the signal frame; the kernel restores them at `rt_sigreturn`.
 //!
-//! A trap that is not ours goes to whoever the program believes has `SIGTRAP`: `foreign`. A fault (`SIGSEGV`, `SIGBUS`,
+//! What belongs to the program or to a module, a probe's handler, runs on a stack of its own: `stacks`.
+//!
+//! A trap that is not ours goes to `notifiers`, and then to whoever the program believes has `SIGTRAP`: `foreign`. A fault (`SIGSEGV`, `SIGBUS`,
 //! `SIGFPE`, `SIGILL`) passes through `fault` first. What the program believes of all these signals: `actions`.
 
 mod abandoned;
@@ -28,6 +30,7 @@ mod host;
 mod mailbox;
 mod memory;
 mod modules;
+mod notifiers;
 mod record;
 pub mod services;
 mod signals;

@@ -6,6 +6,7 @@ use super::error::{Error, Result};
 use super::event::{Event, Format, Ids};
 use super::listing::{Counts, Listed};
 use super::loaded::Loaded;
+use super::notify::Notifiers;
 use super::own::Own;
 use super::place::Places;
 use super::record::{self, Raw, Record};
@@ -44,6 +45,7 @@ pub(crate) struct Control {
     /// The latest registration's number.
     serial: u64,
     pub(super) areas: Areas,
+    pub(super) notifiers: Notifiers,
     pub(super) events: Vec<Event>,
     /// How to read the records of an id, also when its event has gone.
     formats: BTreeMap<u32, Arc<Format>>,
@@ -78,6 +80,7 @@ impl Control {
             ids: Ids::default(),
             serial: 0,
             areas: Areas::default(),
+            notifiers: Notifiers::default(),
             events: Vec::new(),
             formats: BTreeMap::new(),
             clock: Clock::start(),

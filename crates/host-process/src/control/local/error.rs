@@ -60,6 +60,12 @@ pub enum Error {
     /// What was planted there has gone with its library, or was removed by its name.
     #[error("this probe is registered no longer")]
     Gone,
+    /// More notifiers than there are places for.
+    #[error("no room for more notifiers ({limit})")]
+    NotifiersFull {
+        /// How many there can be.
+        limit: usize,
+    },
     /// More probes than there are counters.
     #[error("no room for more probes ({limit})")]
     Full {

@@ -60,6 +60,7 @@ mod error;
 mod event;
 mod listing;
 mod loaded;
+mod notify;
 mod own;
 mod place;
 mod process;
@@ -70,6 +71,7 @@ mod threads;
 pub use blacklist::Forbidden;
 pub use error::Error;
 pub use listing::{Counts, Listed};
+pub use notify::{Notified, NotifierHandler, Verdict};
 pub use process::{Process, jprobe_return};
 pub use record::Record;
 

@@ -2,6 +2,7 @@
 
 use super::control::Control;
 use super::error::{Error, Result};
+use super::notify::{Notified, NotifierHandler};
 use super::own::Own;
 use super::record::Record;
 use super::{Counts, Forbidden, Listed, Registered, Spec, threads};
@@ -218,6 +219,43 @@ impl Process {
     /// In a forked child, and in a handler.
     pub fn take_records(&self) -> core::result::Result<Vec<Record>, Error> {
         Ok(self.control()?.take_records())
+    }
+
+    /// Registers a notifier: it is asked about every breakpoint that is no probe's, before the program's own action for
+    /// `SIGTRAP` is taken (Linux: `register_die_notifier`). Those of higher priority are asked first, and of equals the
+    /// one that was registered first. If none of them claims it, the program gets the trap unchanged.
+    ///
+    /// A notifier is a handler: probes that it hits are missed, and a fault in it ends it. It is not asked again then, and
+    /// the next one is. Nobody is asked about a breakpoint in a handler, or in a forked child.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotifiersFull`]; in a forked child, and in a handler.
+    ///
+    /// # Safety
+    ///
+    /// The function keeps the rules of [`Handler::new`](super::Handler::new).
+    pub unsafe fn notify(&self, priority: i32, handler: NotifierHandler) -> core::result::Result<Notified, Error> {
+        self.control()?.notify(priority, handler)
+    }
+
+    /// Takes a notifier out; when this returns, it does not run and cannot run.
+    ///
+    /// # Errors
+    ///
+    /// Why not, with the notifier, so that it can be tried again: in a forked child, and in a handler.
+    pub fn unnotify(&self, notified: Notified) -> core::result::Result<(), (Notified, Error)> {
+        let unnotified = self.control().and_then(|mut control| control.unnotify(&notified));
+        unnotified.map_err(|error| (notified, error))
+    }
+
+    /// Whether a notifier is asked still: it has not faulted.
+    ///
+    /// # Errors
+    ///
+    /// In a forked child, and in a handler.
+    pub fn is_asked(&self, notified: &Notified) -> core::result::Result<bool, Error> {
+        self.control()?.is_asked(notified)
     }
 
     fn control(&self) -> Result<MutexGuard<'_, Control>> {
