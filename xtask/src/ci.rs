@@ -106,6 +106,27 @@ fn bare() -> Result<()> {
     shell::run(Command::new(cargo()).args(lint).env("CARGO_TARGET_DIR", folder).current_dir(root().join(KERNEL)))
 }
 
+/// Folders of probe modules, each a package of its own.
+const MODULES: [&str; 2] = ["modules", "apps/demo-kernel/modules"];
+
+/// The probe modules are clean.
+fn modules() -> Result<()> {
+    let target = root().join("target/modules").to_string_lossy().into_owned();
+    for folder in MODULES {
+        let entries = std::fs::read_dir(root().join(folder))?;
+        let mut manifests: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path().join("Cargo.toml"))).collect();
+        manifests.retain(|manifest| manifest.exists());
+        manifests.sort();
+        for manifest in manifests {
+            let manifest = manifest.to_string_lossy();
+            run_cargo(&["fmt", "--manifest-path", &manifest, "--check"], &[])?;
+            let lint = ["clippy", "--manifest-path", &manifest, "--release", "--target-dir", &target];
+            run_cargo(&[&lint[..], &["--", "-D", "warnings"]].concat(), &[])?;
+        }
+    }
+    Ok(())
+}
+
 /// Everything that must hold for a change.
 ///
 /// # Errors
@@ -119,6 +140,7 @@ pub(crate) fn run() -> Result<()> {
         run_cargo(&["fmt", "--manifest-path", AGENT, "--check"], &[])?;
         run_cargo(&["clippy", "--manifest-path", AGENT, "--release", "--", "-D", "warnings"], &[])?;
     }
+    modules()?;
     bare()?;
     layering::run()?;
     models(false)?;

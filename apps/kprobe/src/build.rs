@@ -9,6 +9,7 @@
 //! address's reach is reached by a table (crate `loader`).
 
 use anyhow::{Context, Result, bail, ensure};
+use kprobes::raw::EXPORTS;
 use loader::Object;
 use serde_json::Value;
 use std::fs;
@@ -23,28 +24,6 @@ const KERNEL: &str = "x86_64-unknown-none";
 /// The symbol that a module's declaration has.
 const DECLARATION: &str = "kprobes_module";
 const NO_DECLARATION: &str = "it declares no module: `module::module! { … }` is missing";
-/// What hosts export (`kprobes::raw`).
-const EXPORTS: [&str; 19] = [
-    "kprobes_register",
-    "kprobes_unregister",
-    "kprobes_enable",
-    "kprobes_counts",
-    "kprobes_symbol",
-    "kprobes_print",
-    "kprobes_read",
-    "kprobes_read_string",
-    "kprobes_thread",
-    "kprobes_process",
-    "kprobes_processor",
-    "kprobes_now",
-    "kprobes_comm",
-    "kprobes_jprobe_return",
-    "memcpy",
-    "memmove",
-    "memset",
-    "memcmp",
-    "bcmp",
-];
 /// What no host loads: unwind tables, and what compilers tell each other.
 const DISCARD: &str = "SECTIONS { /DISCARD/ : { *(.eh_frame .llvmbc .llvmcmd .comment .note .note.*) } }";
 

@@ -74,7 +74,7 @@ pub use error::Error;
 pub use hit::{Displaced, Next, Outcome, Watch};
 pub use isa::x86::Regs;
 pub use kernel::{Kernel, Symbol};
-pub use kprobes::{Cure, Handler, Placement, Registered, Stepping};
+pub use kprobes::{Cure, Handler, Placement, Registered, Stepping, nokprobe};
 #[cfg(feature = "jprobes")]
 pub use kprobes::{Jprobe, Mirror};
 pub use listing::{Counts, Listed};

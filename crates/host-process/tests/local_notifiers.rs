@@ -159,7 +159,8 @@ fn breakpoints_of_probes_and_of_handlers_are_asked_about_nobody() {
     let process = process();
     let notified = notify(i32::MAX, first).unwrap();
     let probe = process.register(Kprobe::symbol("is_a_probe_s")).unwrap();
-    (CLAIMS.store(1, Ordering::Relaxed), ASKED.store(0, Ordering::Relaxed));
+    CLAIMS.store(1, Ordering::Relaxed);
+    ASKED.store(0, Ordering::Relaxed);
     assert_eq!(is_a_probe_s(1), 2);
     assert_eq!((process.counts_of(&probe).unwrap().hits, ASKED.load(Ordering::Relaxed)), (1, 0));
     process.unregister(probe).unwrap();

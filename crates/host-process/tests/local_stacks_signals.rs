@@ -1,7 +1,5 @@
 //! Signals that are sent to a thread while it calls handlers, on its alternate signal stack.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
-
 use host_process::local::{Handler, Hit, Kprobe, Next, Process};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 

@@ -60,6 +60,8 @@ mod code;
 mod error;
 #[cfg(feature = "control")]
 mod host;
+#[cfg(all(feature = "control", feature = "modules"))]
+mod parameters;
 #[cfg(feature = "control")]
 mod placement;
 #[cfg(feature = "control")]
@@ -92,6 +94,8 @@ pub use sync::Zeroed;
 pub use error::Error;
 #[cfg(feature = "control")]
 pub use host::{Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+#[cfg(all(feature = "control", feature = "modules"))]
+pub use parameters::{Declared, settings};
 #[cfg(feature = "control")]
 pub use placement::Placement;
 #[cfg(feature = "control")]

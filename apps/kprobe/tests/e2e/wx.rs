@@ -1,9 +1,9 @@
 //! No page of a target is ever writable and executable; the agent asks for nothing from the target.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::harness::memory::{Mapping, mappings};
 use crate::harness::run::{LIMIT, Running};
@@ -84,33 +84,6 @@ fn launch_makes_no_page_writable_and_executable() {
     assert!(offences.is_empty(), "{offences:?}");
 }
 
-/// All ELF files that the tool's build script left.
-fn built_agents() -> Vec<PathBuf> {
-    let tool = Path::new(env!("CARGO_BIN_EXE_kprobe"));
-    let build = tool.parent().expect("a binary lies in a folder").join("build");
-    let mut pending: Vec<_> =
-        std::fs::read_dir(build).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    pending.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kprobe-")));
-    let mut found = Vec::new();
-    while let Some(folder) = pending.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                pending.push(path);
-            } else if path.to_string_lossy().contains("/out/") && is_agent(&path) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort_by_key(|path| path.metadata().and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH));
-    found
-}
-
-fn is_agent(path: &Path) -> bool {
-    let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains("agent"));
-    named && std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF") && bytes.get(16) == Some(&3))
-}
-
 fn output(program: &str, arguments: &[&str], path: &Path) -> String {
     let output = Command::new(program).args(arguments).arg(path).output().expect("binutils are installed");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -118,9 +91,10 @@ fn output(program: &str, arguments: &[&str], path: &Path) -> String {
 
 #[test]
 fn the_agent_needs_nothing_and_has_no_writable_and_executable_segment() {
-    let agents = built_agents();
-    let agent = agents.last().expect("the build script left an agent");
-    assert_eq!(output("nm", &["-D", "--undefined-only"], agent), "", "{}", agent.display());
+    let file = tempfile::NamedTempFile::new().expect("a file can be made");
+    std::fs::write(file.path(), agent_image::IMAGE).expect("a file can be written");
+    let agent = file.path();
+    assert_eq!(output("nm", &["-D", "--undefined-only"], agent), "");
     let segments = output("readelf", &["-W", "-l"], agent);
     assert!(!segments.contains("RWE") && !segments.contains("INTERP"), "{segments}");
     assert!(!output("readelf", &["-W", "-d"], agent).contains("NEEDED"));

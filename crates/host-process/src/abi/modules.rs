@@ -5,6 +5,7 @@
 
 use super::{ACTIVE, EVENTS};
 use hit::Counters;
+use kprobes::raw::EXPORTS;
 use sync::primitive::{AtomicU32, AtomicU64};
 
 /// Modules in a process at once.
@@ -19,29 +20,6 @@ pub const NAME_BYTES: usize = 56;
 pub const LOG_WORDS: usize = 1 << 15;
 /// Bytes of one message in the log; what is longer is cut.
 pub const MESSAGE_BYTES: usize = 1024;
-
-/// What the agent offers to modules, by name.
-pub const EXPORTS: [&str; 19] = [
-    "kprobes_register",
-    "kprobes_unregister",
-    "kprobes_enable",
-    "kprobes_counts",
-    "kprobes_symbol",
-    "kprobes_print",
-    "kprobes_read",
-    "kprobes_read_string",
-    "kprobes_thread",
-    "kprobes_process",
-    "kprobes_processor",
-    "kprobes_now",
-    "kprobes_comm",
-    "kprobes_jprobe_return",
-    "memcpy",
-    "memmove",
-    "memset",
-    "memcmp",
-    "bcmp",
-];
 
 /// States of an [`Entry`].
 pub mod state {

@@ -139,7 +139,7 @@ impl Target {
 
     /// Whether `address` is in the agent's own memory: in one of its areas, or near its code in no file's mapping.
     fn is_ours(&self, address: u64) -> bool {
-        const IMAGE: u64 = 0x10000;
+        const IMAGE: u64 = 0x20000;
         let gadget = self.memory.word(self.home(offset_of!(Home, gadget))).unwrap_or(0);
         let anonymous = || {
             let maps = mappings(self.pid).unwrap_or_default();

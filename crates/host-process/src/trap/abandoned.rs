@@ -10,7 +10,7 @@ use isa::x86::Regs;
 use sync::primitive::Ordering;
 
 /// The agent's code is no larger.
-const IMAGE: u64 = 0x10000;
+const IMAGE: u64 = 0x20000;
 
 /// Gives thread `tid` its registers and mask back; false when it is not an abandoned one.
 pub(crate) fn give_back(memory: Memory, tid: u64, regs: &mut Regs, frame: &mut SignalFrame) -> bool {

@@ -44,14 +44,14 @@ pub(crate) struct Careful;
 impl isa::Memory for Careful {
     fn read(&mut self, addr: u64, width: isa::Width) -> Result<u64, isa::Fault> {
         let mut bytes = [0; 8];
-        let wanted = bytes.get_mut(..width.bytes() as usize).unwrap_or_default();
+        let wanted = bytes.get_mut(..width.bytes()).unwrap_or_default();
         let read = read(super::modules::thread(), addr, wanted);
         read.then(|| u64::from_le_bytes(bytes)).ok_or(isa::Fault { addr, write: false })
     }
 
     fn write(&mut self, addr: u64, width: isa::Width, value: u64) -> Result<(), isa::Fault> {
         let bytes = value.to_le_bytes();
-        let wanted = bytes.get(..width.bytes() as usize).unwrap_or_default();
+        let wanted = bytes.get(..width.bytes()).unwrap_or_default();
         write(super::modules::thread(), addr, wanted).then_some(()).ok_or(isa::Fault { addr, write: true })
     }
 

@@ -19,6 +19,7 @@ mod jprobe;
 mod kprobe;
 #[cfg(feature = "kretprobes")]
 mod kretprobe;
+mod mark;
 mod place;
 #[cfg(feature = "modules")]
 pub mod raw;

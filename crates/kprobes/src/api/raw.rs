@@ -35,6 +35,29 @@ pub const PROBES: usize = 4096;
 /// The longest name of a module or symbol, in bytes.
 pub const NAME_BYTES: usize = 512;
 
+/// What every host exports to modules, by name.
+pub const EXPORTS: [&str; 19] = [
+    "kprobes_register",
+    "kprobes_unregister",
+    "kprobes_enable",
+    "kprobes_counts",
+    "kprobes_symbol",
+    "kprobes_print",
+    "kprobes_read",
+    "kprobes_read_string",
+    "kprobes_thread",
+    "kprobes_process",
+    "kprobes_processor",
+    "kprobes_now",
+    "kprobes_comm",
+    "kprobes_jprobe_return",
+    "memcpy",
+    "memmove",
+    "memset",
+    "memcmp",
+    "bcmp",
+];
+
 /// A text: address and length in bytes. UTF-8.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

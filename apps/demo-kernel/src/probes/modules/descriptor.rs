@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::mem::offset_of;
 
 use host_bare::Regs;
+use kprobes::Declared;
 use kprobes::raw::{self, Parameter, Text};
 use loader::{Linked, Part};
 
@@ -25,22 +26,11 @@ const PARAMETERS: u64 = 256;
 pub(super) struct Descriptor {
     pub(super) name: String,
     pub(super) description: String,
-    pub(super) parameters: Vec<Slot>,
+    pub(super) parameters: Vec<Declared>,
     /// Address of a function in the module's text.
     pub(super) init: u64,
     /// As `init`.
     pub(super) exit: u64,
-}
-
-/// Where a parameter's value goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
-    pub(super) name: String,
-    /// One of [`raw::parameter`]'s.
-    pub(super) kind: u32,
-    /// Address of `room` bytes among the module's data.
-    pub(super) value: u64,
-    pub(super) room: usize,
 }
 
 impl Descriptor {
@@ -122,7 +112,7 @@ impl Struct<'_> {
         inside.then_some(address).ok_or(Error::Descriptor("has an init or exit that does not lie in the module's text"))
     }
 
-    fn parameters(&self) -> Result<Vec<Slot>, Error> {
+    fn parameters(&self) -> Result<Vec<Declared>, Error> {
         let first = self.word(offset_of!(raw::Module, parameters))?;
         let count = self.word(offset_of!(raw::Module, parameter_count))?;
         if count > PARAMETERS {
@@ -136,7 +126,7 @@ impl Struct<'_> {
         (0..count).map(one).collect()
     }
 
-    fn parameter(&self) -> Result<Slot, Error> {
+    fn parameter(&self) -> Result<Declared, Error> {
         let name = self.text(offset_of!(Parameter, name), NAME_BYTES)?;
         let kind = self.half(offset_of!(Parameter, kind))?;
         let capacity = self.half(offset_of!(Parameter, capacity))? as usize;
@@ -155,7 +145,7 @@ impl Struct<'_> {
         if !lies_in(self.linked, Part::Data, value, room as u64) {
             return Err(Error::Descriptor("has a parameter whose value does not lie among the module's data"));
         }
-        Ok(Slot { name, kind, value, room })
+        Ok(Declared { name, kind, capacity: room, at: value })
     }
 }
 

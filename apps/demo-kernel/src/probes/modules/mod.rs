@@ -29,7 +29,6 @@ mod commands;
 mod descriptor;
 mod error;
 mod exports;
-mod parameters;
 mod removal;
 mod tests;
 
@@ -37,6 +36,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use host_bare::{OWNERS, Registered};
+use kprobes::settings;
 use loader::{Linked, Object, Part};
 
 use crate::exports::find;
@@ -94,7 +94,7 @@ fn insert(file: &[u8], arguments: &[&str]) -> Result<String, Error> {
     let linked = object.link(draft.address(), &mut find)?;
     let descriptor = Descriptor::read(&linked)?;
     fill(&mut draft, &linked);
-    for (address, value) in parameters::values(&descriptor.parameters, arguments)? {
+    for (address, value) in settings(&descriptor.parameters, arguments).map_err(Error::Parameter)? {
         put(&mut draft, address, &value);
     }
     let mut modules = MODULES.lock();

@@ -76,7 +76,7 @@ pub use process::{Process, jprobe_return};
 pub use record::Record;
 
 pub use isa::x86::Regs;
-pub use kprobes::{Cure, Handler, Next, Registered, Watch};
+pub use kprobes::{Cure, Handler, Next, Registered, Watch, nokprobe};
 
 /// Any probe, ready to be registered.
 pub type Spec<'a> = kprobes::Spec<'a, Regs>;

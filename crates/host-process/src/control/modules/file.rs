@@ -1,13 +1,12 @@
 //! A module's file, checked before any process is touched.
 
-use super::parameters::{self, Declared, Setting};
-use crate::abi::modules::{EXPORTS, NAME_BYTES};
+use crate::abi::modules::NAME_BYTES;
 use crate::control::{HostError, Result};
 use core::mem::offset_of;
 use isa::x86::Regs;
-use kprobes::raw::{ABI, MAGIC, Module, Parameter, SYMBOL, Text};
+use kprobes::raw::{ABI, EXPORTS, MAGIC, Module, Parameter, SYMBOL, Text};
+use kprobes::{Declared, settings};
 use loader::{Linked, Object, Part};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,7 +24,8 @@ const TRIAL_EXPORT: u64 = TRIAL_BASE - 0x10_0000;
 pub struct ModuleFile {
     name: String,
     bytes: Arc<[u8]>,
-    settings: Vec<Setting>,
+    /// What is to be written where, from the module's beginning.
+    settings: Vec<(u64, Vec<u8>)>,
 }
 
 impl ModuleFile {
@@ -54,16 +54,8 @@ impl ModuleFile {
         let trial = |name: &str| EXPORTS.iter().position(|e| *e == name).map(|i| TRIAL_EXPORT + 16 * i as u64);
         let linked = object.link(TRIAL_BASE, &mut |name| trial(name)).map_err(|e| e.to_string())?;
         let about = About::read(&linked)?;
-        let mut set = BTreeSet::new();
-        let mut settings = Vec::new();
-        for argument in arguments {
-            let setting = parameters::setting(&about.parameters, argument)?;
-            if !set.insert(setting.0) {
-                let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
-                return Err(format!("the parameter `{name}` is given twice"));
-            }
-            settings.push(setting);
-        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let settings = settings(&about.parameters, &arguments)?;
         Ok(Self { name: about.name, bytes: bytes.into(), settings })
     }
 
@@ -77,7 +69,7 @@ impl ModuleFile {
         Object::parse(&self.bytes).map_err(|e| e.to_string())
     }
 
-    pub(super) fn settings(&self) -> &[Setting] {
+    pub(super) fn settings(&self) -> &[(u64, Vec<u8>)] {
         &self.settings
     }
 }
@@ -171,7 +163,7 @@ impl Reader<'_> {
         if !self.is_in(Part::Data, value, capacity as u64) {
             return Err(format!("corrupt: the value of its parameter `{name}` is not in its data"));
         }
-        Ok(Declared { name, kind, capacity, offset: value.wrapping_sub(self.0.base()) })
+        Ok(Declared { name, kind, capacity, at: value.wrapping_sub(self.0.base()) })
     }
 
     /// Whether `length` bytes at an address are in one of its parts.

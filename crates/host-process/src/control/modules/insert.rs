@@ -4,12 +4,13 @@ use super::file::{About, ModuleFile};
 use super::run::run;
 use super::table::{self, Stored};
 use crate::abi::Home;
-use crate::abi::modules::{EXPORTS, Entry, Modules, off, state};
+use crate::abi::modules::{Entry, Modules, off, state};
 use crate::control::inject::map;
 use crate::control::maps::{gap_near, mappings};
 use crate::control::member::Member;
 use crate::control::{HostError, Result};
 use core::mem::offset_of;
+use kprobes::raw::EXPORTS;
 use loader::{Linked, Part};
 
 /// Inserts a module, while a thread is held; its number. With an error the target is as before.

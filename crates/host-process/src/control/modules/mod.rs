@@ -31,7 +31,6 @@ mod file;
 mod insert;
 mod list;
 mod log;
-mod parameters;
 mod remove;
 mod run;
 mod service;
@@ -45,10 +44,11 @@ pub use log::{Message, Messages};
 pub(crate) use table::Planted;
 
 use crate::abi::Home;
-use crate::abi::modules::{EXPORTS, Modules, state};
+use crate::abi::modules::{Modules, state};
 use crate::control::Result;
 use crate::control::memory::Memory;
 use core::mem::offset_of;
+use kprobes::raw::EXPORTS;
 
 /// Whether an earlier tool has left modules in a process.
 pub(crate) fn are_in(pid: i32, home: u64) -> Result<bool> {

@@ -89,10 +89,10 @@ pub(super) fn bad_parameters() -> Result<(), String> {
     let long = format!("hit={}", "x".repeat(300));
     let before = state();
     for (parameter, why) in [
-        ("add", "sets no parameter: NAME=VALUE does"),
-        ("sub=1", "there is no parameter sub; there are function, hit, add, shift, give_up, leave"),
-        ("=1", "there is no parameter ;"),
-        ("add=-1", "a number from 0 to 2^64 - 1"),
+        ("add", "`add` is no parameter: NAME=VALUE is wanted"),
+        ("sub=1", "it has no parameter `sub`; it has function, hit, add, shift, give_up, leave"),
+        ("=1", "it has no parameter ``;"),
+        ("add=-1", "a number from 0 to 2^64-1"),
         ("add=18446744073709551616", "a number from 0"),
         ("add=+1", "a number from 0"),
         ("add=0x+1", "a number from 0"),
@@ -100,11 +100,11 @@ pub(super) fn bad_parameters() -> Result<(), String> {
         ("shift=9223372036854775808", "a number from -2^63"),
         ("shift=--1", "a number from -2^63"),
         ("leave=maybe", "y or n"),
-        (&long, "a text of at most 248 bytes"),
+        (&long, "too long, it has room for 248 bytes"),
     ] {
         refused(insert(&file, &[parameter]), why)?;
     }
-    refused(insert(&file, &["add=1", "add=2"]), "add is set twice")?;
+    refused(insert(&file, &["add=1", "add=2"]), "given twice")?;
     same("what is left", state(), before)
 }
 

@@ -1,22 +1,50 @@
-//! `NAME=VALUE`: what it means for a module.
+//! `NAME=VALUE`: what it means for a module, in every host.
 
-use kprobes::raw::parameter;
+use crate::raw::parameter;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// A parameter as the module declares it.
-#[derive(Clone, Debug)]
-pub(crate) struct Declared {
-    pub(crate) name: String,
-    pub(crate) kind: u32,
-    pub(crate) capacity: usize,
-    /// Where its value is, from the module's beginning.
-    pub(crate) offset: u64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Its name.
+    pub name: String,
+    /// One of [`parameter`]'s kinds.
+    pub kind: u32,
+    /// Bytes that its value has room for.
+    pub capacity: usize,
+    /// Where its value is, as the host counts.
+    pub at: u64,
 }
 
-/// What is to be written where: from the module's beginning.
-pub(crate) type Setting = (u64, Vec<u8>);
+/// What is to be written where, for arguments `NAME=VALUE` of a module that declares these parameters.
+///
+/// # Errors
+///
+/// When one is no assignment, is none of the module's, is given twice, or has no such value: in a sentence that names it.
+///
+/// ```
+/// use kprobes::raw::parameter;
+/// use kprobes::{Declared, settings};
+/// let limit = Declared { name: "limit".into(), kind: parameter::UNSIGNED, capacity: 8, at: 0x40 };
+/// assert_eq!(settings(&[limit.clone()], &["limit=3"]), Ok(vec![(0x40, vec![3, 0, 0, 0, 0, 0, 0, 0])]));
+/// assert!(settings(&[limit], &["size=3"]).is_err());
+/// ```
+pub fn settings(declared: &[Declared], arguments: &[&str]) -> Result<Vec<(u64, Vec<u8>)>, String> {
+    let mut settings: Vec<(u64, Vec<u8>)> = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        let setting = setting(declared, argument)?;
+        if settings.iter().any(|(at, _)| *at == setting.0) {
+            return Err(format!("`{argument}`: its parameter is given twice"));
+        }
+        settings.push(setting);
+    }
+    Ok(settings)
+}
 
-/// The bytes for an argument `NAME=VALUE` of a module that declares these parameters.
-pub(crate) fn setting(declared: &[Declared], argument: &str) -> Result<Setting, String> {
+fn setting(declared: &[Declared], argument: &str) -> Result<(u64, Vec<u8>), String> {
     let Some((name, value)) = argument.split_once('=') else {
         return Err(format!("`{argument}` is no parameter: NAME=VALUE is wanted"));
     };
@@ -29,8 +57,7 @@ pub(crate) fn setting(declared: &[Declared], argument: &str) -> Result<Setting, 
             }
         });
     };
-    let bytes = bytes(parameter, value)?;
-    Ok((parameter.offset, bytes))
+    Ok((parameter.at, bytes(parameter, value)?))
 }
 
 fn bytes(parameter: &Declared, value: &str) -> Result<Vec<u8>, String> {
@@ -49,7 +76,7 @@ fn bytes(parameter: &Declared, value: &str) -> Result<Vec<u8>, String> {
             "n" | "N" | "0" | "false" => vec![0],
             _ => return wrong("y or n"),
         },
-        parameter::TEXT => [&(value.len() as u64).to_le_bytes(), value.as_bytes()].concat(),
+        parameter::TEXT => [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat(),
         kind => return Err(format!("its parameter `{}` is of the unknown kind {kind}", parameter.name)),
     };
     if bytes.len() > parameter.capacity {
@@ -79,7 +106,7 @@ mod tests {
     use super::*;
 
     fn declared() -> Vec<Declared> {
-        let one = |name: &str, kind, capacity, offset| Declared { name: name.into(), kind, capacity, offset };
+        let one = |name: &str, kind, capacity, at| Declared { name: name.into(), kind, capacity, at };
         vec![
             one("count", parameter::UNSIGNED, 8, 0x10),
             one("delta", parameter::SIGNED, 8, 0x18),
@@ -99,6 +126,12 @@ mod tests {
         assert_eq!(set("loud=false").1, [0]);
         assert_eq!(set("path=a=b"), (0x28, vec![3, 0, 0, 0, 0, 0, 0, 0, b'a', b'=', b'b']));
         assert_eq!(set("path=").1, [0; 8]);
+    }
+
+    #[test]
+    fn a_parameter_is_given_once() {
+        assert!(settings(&declared(), &["count=1", "count=2"]).unwrap_err().contains("given twice"));
+        assert_eq!(settings(&declared(), &["count=1", "loud=y"]).unwrap().len(), 2);
     }
 
     #[test]

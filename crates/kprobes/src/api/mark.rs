@@ -1,11 +1,11 @@
-//! Functions that no probe may be put into.
+//! Marking functions that no probe may be put into.
 
 /// Puts functions where no probe may be: into the section `.kprobes.text`, in which every host refuses probes.
 ///
 /// For what a handler calls and must not be missed in, and for what would be hit without end.
 ///
 /// ```
-/// module::nokprobe! {
+/// kprobes::nokprobe! {
 ///     /// Adds, whatever is probed.
 ///     pub fn add(a: u64, b: u64) -> u64 {
 ///         a + b
