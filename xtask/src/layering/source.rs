@@ -48,7 +48,7 @@ const UNSAFE: &[&str] = &[
     "crates/testkit/",
     "crates/module/",
     "crates/loader/tests/",
-    "crates/arch/src/x86/handlers.rs",
+    "crates/arch/src/x86/handlers",
     "crates/hit/src/zeroed.rs",
     "crates/kprobes/src/api/",
     "apps/agent/",

@@ -6,7 +6,7 @@
 //! does what is asked and lets the thread go on behind it. From a handler they fail at once: nobody holds that thread.
 //!
 //! If the tool dies meanwhile, the thread runs into the same breakpoint with nobody to answer. Its handler gives the
-//! thread back to what it was doing before it was taken ([`abandoned`](super::abandoned)); the module stays half loaded,
+//! thread back to what it was doing before it was taken (`abandoned`); the module stays half loaded,
 //! and the next tool takes it out.
 //!
 //! # Safety

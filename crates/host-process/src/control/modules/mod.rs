@@ -18,7 +18,7 @@
 //!
 //! All state is in the target ([`crate::abi::modules`]): the table, the counters, the messages. When the tool ends, an
 //! inserted module works on, and so do the guards that protect its probes. The next tool finds the table, and takes
-//! over the probes with a module's number as their owner, as it does in a forked child ([`Member`](super::member)).
+//! over the probes with a module's number as their owner, as it does in a forked child (`Member`).
 //! A child of the process has its own copy of all that.
 //!
 //! # When something goes wrong
