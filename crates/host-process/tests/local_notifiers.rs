@@ -50,7 +50,7 @@ extern "C" fn faults(_: &mut Hit<'_>) -> Verdict {
 
 fn notify(priority: i32, function: NotifierHandler) -> Result<Notified, Error> {
     // SAFETY: those of these tests use atomics and registers only; the one that faults holds nothing.
-    unsafe { process().notify(priority, function) }
+    process().notify(priority, unsafe { Handler::new(function) })
 }
 
 extern "C" fn on_trap(_: i32, _: *const libc::siginfo_t, context: *const libc::ucontext_t) {

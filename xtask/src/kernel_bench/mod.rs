@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::guest::{self, Outcome};
-use crate::qemu::{self, Options};
+use crate::qemu::{self, Modules, Options};
 use crate::shell::root;
 use figures::Figures;
 
@@ -68,7 +68,7 @@ pub(crate) fn run(format: Format) -> Result<()> {
 
 fn ours() -> Result<Figures> {
     eprintln!("demo kernel: building and booting");
-    let options = Options { icount: true, timeout: TIMEOUT, show: false, ..Options::default() };
+    let options = Options { icount: true, timeout: TIMEOUT, show: false, modules: Modules::None, ..Options::default() };
     let run = qemu::run_script(SCRIPT, &options)?;
     if run.status != 0 {
         bail!("the demo kernel ended with status {}:\n{}", run.status, run.output);

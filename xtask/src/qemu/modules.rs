@@ -85,7 +85,8 @@ fn build(package: &Path, output: &Path) -> Result<()> {
     let fresh = output.with_extension(format!("{}.new", std::process::id()));
     let mut command = Command::new(cargo());
     command.args(["run", "--quiet", "--package", "kprobe", "--", "build", "--kernel", "-o"]);
-    shell::run(command.arg(&fresh).arg(package))?;
+    // What it prints is where the file is: no part of what a machine says.
+    shell::run(command.arg(&fresh).arg(package).stdout(std::process::Stdio::null()))?;
     std::fs::rename(&fresh, output).with_context(|| format!("cannot write {}", output.display()))
 }
 

@@ -46,8 +46,8 @@ impl<F: Copy> Handler<F> {
     ///
     /// # Safety
     ///
-    /// The function runs in the middle of whatever the probed instruction interrupts, on its stack or a signal's. It
-    /// must not
+    /// The function runs in the middle of whatever the probed instruction interrupts: in a process on a stack of 64 KiB of
+    /// its own, in a kernel on the interrupted one. It must not
     ///
     /// * allocate, wait, or take a lock that the interrupted code could hold (in a process that rules out most of the C
     ///   library);
@@ -62,7 +62,17 @@ impl<F: Copy> Handler<F> {
         Self(function)
     }
 
-    pub(super) const fn get(&self) -> F {
+    /// The function.
+    ///
+    /// ```
+    /// use kprobes::Handler;
+    /// extern "C" fn nothing() {}
+    /// // SAFETY: it does nothing.
+    /// let handler = unsafe { Handler::new(nothing as extern "C" fn()) };
+    /// handler.get()();
+    /// ```
+    #[must_use]
+    pub const fn get(&self) -> F {
         self.0
     }
 }

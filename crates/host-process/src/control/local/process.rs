@@ -5,7 +5,7 @@ use super::error::{Error, Result};
 use super::notify::{Notified, NotifierHandler};
 use super::own::Own;
 use super::record::Record;
-use super::{Counts, Forbidden, Listed, Registered, Spec, threads};
+use super::{Counts, Forbidden, Handler, Listed, Registered, Spec, threads};
 use crate::abi::{Home, Shared};
 use crate::control::inject;
 use crate::control::memory::Memory;
@@ -231,12 +231,8 @@ impl Process {
     /// # Errors
     ///
     /// [`Error::NotifiersFull`]; in a forked child, and in a handler.
-    ///
-    /// # Safety
-    ///
-    /// The function keeps the rules of [`Handler::new`](super::Handler::new).
-    pub unsafe fn notify(&self, priority: i32, handler: NotifierHandler) -> core::result::Result<Notified, Error> {
-        self.control()?.notify(priority, handler)
+    pub fn notify(&self, priority: i32, handler: Handler<NotifierHandler>) -> core::result::Result<Notified, Error> {
+        self.control()?.notify(priority, handler.get())
     }
 
     /// Takes a notifier out; when this returns, it does not run and cannot run.
