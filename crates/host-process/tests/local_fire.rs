@@ -5,11 +5,12 @@
 //! text as well. At the end nothing is missing: the probe that stays has hits + missed = calls, and what the other one has
 //! counted in all its lives is how often its handler ran.
 //!
-//! `cargo test -p host-process --release --test local_fire -- --include-ignored` does it a million times.
+//! `cargo test -p host-process --release --test local_fire -- --ignored --nocapture` does it a million times.
 
 use host_process::local::{Handler, Hit, Kprobe, Kretprobe, Next, Process, Regs, Watch};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 const THREADS: usize = 4;
@@ -44,7 +45,12 @@ extern "C" fn returned(hit: &mut Hit<'_>, argument: &mut u64) {
     }
 }
 
+/// One at a time: they share what they count.
+static FIRE: Mutex<()> = Mutex::new(());
+
 fn fire(cycles: u64) {
+    let _alone = FIRE.lock().unwrap_or_else(PoisonError::into_inner);
+    [&RAN, &ENTERED, &RETURNED].iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     let process = Process::start().expect("kprobes starts");
     let entry = local_fire_target as *const () as u64;
     let stays = process.register(Kprobe::address(entry + 1)).expect("a counting probe");
