@@ -185,7 +185,11 @@ pub struct Probe {
     pub active: AtomicU32,
     /// Internal probes: what to do; others: the start of the probed function, or the probe's address.
     pub data: AtomicU64,
-    _gap: [AtomicU64; 2],
+    /// Return probes: the number of its registration; later ones have higher numbers. See [`Instance::newest`].
+    ///
+    /// [`Instance::newest`]: crate::Instance::newest
+    pub serial: AtomicU64,
+    _gap: AtomicU64,
     /// Its handlers.
     pub handlers: Handlers,
 }

@@ -150,6 +150,8 @@ pub struct ProbeData {
     pub bit: u32,
     /// How many instances it may have out.
     pub maxactive: u32,
+    /// The number of its registration.
+    pub serial: u64,
     /// See [`hit::Probe::data`].
     pub data: u64,
     /// Index + 1 of the next probe in the chain.
@@ -175,7 +177,10 @@ impl ProbeData {
         let HandlerData { before, after, fault, user, area, entry_bytes, owner, mirror: _ } = self.handlers;
         let to = &probe.handlers;
         let words = [(&to.before, before), (&to.after, after), (&to.fault, fault), (&to.user, user), (&to.area, area)];
-        words.into_iter().chain([(&probe.data, self.data)]).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+        words
+            .into_iter()
+            .chain([(&probe.data, self.data), (&probe.serial, self.serial)])
+            .for_each(|(to, word)| to.store(word, Ordering::Relaxed));
         set_half(&to.entry_bytes, entry_bytes);
         set_half(&to.owner, owner);
         set_half(&probe.state, self.state());

@@ -37,8 +37,8 @@
 //! again, but a handle knows which registration of it is meant.
 //!
 //! Sites and slots are kept: a thread may be preempted in a slot for as long as it likes. A return probe's activations
-//! may outlive it just so, and bear one of the 32 bits of its site. Control cannot see them, and uses the bit again as
-//! late as it can: after all others.
+//! may outlive it just so, and bear one of the 32 bits of its site, which is used again: by probes that were registered
+//! later, and have a higher number than the activation knows.
 
 //! # Using it
 //!

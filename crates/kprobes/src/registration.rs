@@ -192,7 +192,9 @@ impl Registry {
         };
         let (id, record, bits) = (request.id, request.record, bit.unwrap_or(0));
         let (handlers, disabled) = (request.handlers, request.disabled);
-        let data = ProbeData { kind, id, record, code, bit: bits, maxactive, data, next: 0, handlers, disabled };
+        let serial = self.serial + 1;
+        let data =
+            ProbeData { kind, id, record, code, bit: bits, maxactive, serial, data, next: 0, handlers, disabled };
         if let Err(error) = host.store_probe(probe, &data) {
             bit.into_iter().for_each(|bit| site.bits.untake(bit));
             return Err(error);
@@ -200,8 +202,8 @@ impl Registry {
         if self.free_probes.pop().is_none() {
             self.next_probe += 1;
         }
-        self.serial += 1;
-        Ok((Member { address, probe, serial: self.serial }, bit))
+        self.serial = serial;
+        Ok((Member { address, probe, serial }, bit))
     }
 
     /// Where a fetch program is stored, and its length.

@@ -46,6 +46,13 @@ impl Registry {
         }
     }
 
+    /// Counts on from the number of an earlier registration: the highest one in a table that is taken over. Activations of
+    /// earlier return probes are told from those of later ones by it.
+    #[must_use]
+    pub fn after(self, serial: u64) -> Self {
+        Self { serial, ..self }
+    }
+
     /// Takes over a site that an earlier registry has left in the table, with nothing planted there.
     pub fn adopt(&mut self, index: u32, data: SiteData) {
         self.sites.insert(data.address, SiteRecord::new(index, data));

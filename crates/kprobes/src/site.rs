@@ -120,10 +120,9 @@ impl SiteRecord {
 
 /// The bits by which an instance tells the return probes of its site apart.
 ///
-/// An activation can outlive its probe for as long as it likes, and still bears the bit. If the bit were another
-/// probe's by then, its return would be counted there. Control does not know which activations are out, so it takes
-/// bits that were never used first, and then the one that was given back the longest ago: a return can be counted for
-/// another probe only when its activation outlives all 31 other bits' turns at this address.
+/// An activation can outlive its probe for as long as it likes, and still bears the bit, which may be another probe's by
+/// then. That one's registration has a higher number than any that the activation knows ([`hit::Instance::newest`]), so
+/// it is not taken for its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bits {
     /// Bits from here on were never used.

@@ -514,7 +514,7 @@ fn what_was_left_out_of_the_build_is_refused_by_its_name() {
         match registry.check(&mut control, &request) {
             Ok(_) => assert!(is_there, "{feature}"),
             Err(error) => {
-                assert!(!is_there && error.to_string().contains(&format!("(feature `{feature}`)")), "{error}")
+                assert!(!is_there && error.to_string().contains(&format!("(feature `{feature}`)")), "{error}");
             }
         }
     }

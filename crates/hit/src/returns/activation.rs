@@ -1,7 +1,7 @@
 //! An activation of a probed function: how it begins, and how it ends at its stub.
 
 use super::instance::phase;
-use super::{Instance, Returns, bit, for_each_waiting};
+use super::{Instance, Returns, bit, for_each_waiting, newest};
 use crate::path::{counters, record};
 use crate::site::{Counters, Probe, Site, live};
 use crate::{Cause, Host, Isa, Watch};
@@ -128,6 +128,7 @@ fn arm<H: Host>(
     instance.owner.store(host.thread(), Ordering::Relaxed);
     instance.site.store(index, Ordering::Relaxed);
     instance.mask.store(mask, Ordering::Relaxed);
+    instance.newest.store(newest(host, site, mask), Ordering::Relaxed);
     instance.epoch.store(returns.pool.epoch.load(Ordering::Relaxed), Ordering::Relaxed);
     for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
         saved.store(value, Ordering::Relaxed);

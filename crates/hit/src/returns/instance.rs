@@ -74,7 +74,10 @@ pub struct Instance {
     pub arguments: [AtomicU64; SAVED_ARGUMENTS],
     /// The thread whose walk has restored it; written by that thread while it holds the instance.
     pub(super) restored_by: AtomicU64,
-    _pad: [AtomicU64; 3],
+    /// The highest [`serial`](crate::Probe::serial) of the probes in `mask`. A bit is used again by later probes, which have
+    /// higher ones: this activation is none of theirs.
+    pub newest: AtomicU64,
+    _pad: [AtomicU64; 2],
 }
 
 const _: () = assert!(size_of::<Instance>() == 128);
@@ -191,6 +194,7 @@ mod tests {
             epoch: half(),
             arguments: core::array::from_fn(|_| zero()),
             restored_by: zero(),
+            newest: zero(),
             _pad: core::array::from_fn(|_| zero()),
         }
     }

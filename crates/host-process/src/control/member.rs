@@ -139,7 +139,7 @@ impl Member {
     fn inhabited(target: Target, plan: &Plan) -> Result<Self> {
         let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
         let chained = sites.iter().flat_map(|s| table::chain(&probes, s.first)).max().map_or(0, |last| last + 1);
-        let registry = Registry::new(sites.len() as u32, chained);
+        let registry = Registry::new(sites.len() as u32, chained).after(table::latest(&probes));
         let mut member = Self::new(target, registry, 0, plan)?;
         let found = member.take_over(sites, &probes)?;
         let adopted = |members: Vec<(u64, u32)>| {
@@ -155,7 +155,7 @@ impl Member {
     pub(crate) fn fork(agent: AgentSite, pid: i32, bank: usize, plan: &Plan, cache: &mut Cache) -> Result<Self> {
         let target = Target::open(pid, agent, Objects::read(pid, cache)?)?;
         let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
-        let registry = Registry::new(sites.len() as u32, probes.len() as u32);
+        let registry = Registry::new(sites.len() as u32, probes.len() as u32).after(table::latest(&probes));
         let mut member = Self::new(target, registry, bank, plan)?;
         member.complete = is_complete(&member.target.objects);
         let found = member.take_over(sites, &probes)?;

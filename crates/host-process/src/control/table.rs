@@ -61,6 +61,7 @@ pub(crate) fn probe_bytes(probe: &ProbeData) -> Vec<u8> {
         .half(offset_of!(Probe, bit), probe.bit)
         .half(offset_of!(Probe, maxactive), probe.maxactive)
         .word(offset_of!(Probe, data), probe.data)
+        .word(offset_of!(Probe, serial), probe.serial)
         .put(offset_of!(Probe, handlers), &handler_bytes(&probe.handlers))
         .0
 }
@@ -97,6 +98,8 @@ pub(crate) struct StoredProbe {
     pub(crate) registered: bool,
     /// A module's number + 1, or 0.
     pub(crate) owner: u32,
+    /// The number of its registration.
+    pub(crate) serial: u64,
 }
 
 pub(crate) fn half_at(bytes: &[u8], offset: usize) -> u32 {
@@ -150,8 +153,14 @@ pub(crate) fn probes(target: &Target) -> Result<Vec<StoredProbe>> {
         data: word_at(b, offset_of!(Probe, data)),
         registered: half_at(b, offset_of!(Probe, state)) != 0,
         owner: half_at(b, offset_of!(Probe, handlers) + offset_of!(Handlers, owner)),
+        serial: word_at(b, offset_of!(Probe, serial)),
     };
     Ok(bytes.chunks_exact(size_of::<Probe>()).map(read).collect())
+}
+
+/// The number of the latest registration in a table.
+pub(crate) fn latest(probes: &[StoredProbe]) -> u64 {
+    probes.iter().map(|p| p.serial).max().unwrap_or(0)
 }
 
 /// The chain of probes that begins at `first` (an index + 1).

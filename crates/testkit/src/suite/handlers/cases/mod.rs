@@ -62,6 +62,7 @@ pub const HANDLER_CASES: &[HandlerCase] = cases! {
         callers_are_seen_through_other_return_probes,
         a_tail_call_has_the_caller_of_both,
         a_call_under_way_outlives_its_probe,
+        a_call_under_way_is_none_of_later_probes,
         a_call_under_way_is_still_seen_by_a_probe_that_is_switched_off,
         unregistering_during_a_call_leaves_the_other_probes_of_its_function,
         a_call_under_way_is_not_seen_by_a_probe_that_is_registered_meanwhile,

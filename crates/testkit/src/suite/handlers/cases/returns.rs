@@ -243,6 +243,31 @@ pub(super) fn a_call_under_way_outlives_its_probe(world: &mut dyn Handlers) -> O
     })
 }
 
+/// As many return probes as an address has bits: the last of them gets that of the one before them all.
+const LATER: u64 = 32;
+
+pub(super) fn a_call_under_way_is_none_of_later_probes(world: &mut dyn Handlers) -> Outcome {
+    take();
+    let mut first = Some(register(world, vec![keeping("suite_wait", 0).into()])?);
+    let mut last = Vec::new();
+    let result = world.call_waiting(&mut |world| {
+        expect_order(&[(Entry, 0)])?;
+        world.unregister(first.take().unwrap_or_default())?;
+        for user in 1..=LATER {
+            world.unregister(core::mem::take(&mut last))?;
+            last = register(world, vec![keeping("suite_wait", user).maxactive(1).into()])?;
+        }
+        Ok(())
+    })?;
+    expect("the result", result, WAITED)?;
+    expect_order(&[])?;
+    expect_counts(world, &last, 0, returned(0, 0))?;
+    call(world, "suite_wait_call", [5, 0], 5)?;
+    expect_order(&[(Entry, LATER), (Return, LATER)])?;
+    expect_counts(world, &last, 0, returned(1, 0))?;
+    world.unregister(last)
+}
+
 pub(super) fn a_call_under_way_is_still_seen_by_a_probe_that_is_switched_off(world: &mut dyn Handlers) -> Outcome {
     with(world, vec![keeping("suite_wait", 1).into()], |world, probes| {
         let result = world.call_waiting(&mut |world| {
