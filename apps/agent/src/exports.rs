@@ -8,12 +8,7 @@ use kprobes::raw::{Counts, Failure, Probe};
 ///
 /// As `kprobes::raw` says.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn kprobes_register(
-    probes: *const Probe,
-    count: usize,
-    ids: *mut u32,
-    failure: *mut Failure,
-) -> i32 {
+unsafe extern "C" fn kprobes_register(probes: *const Probe, count: usize, ids: *mut u32, failure: *mut Failure) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { services::register(probes, count, ids, failure) }
 }
