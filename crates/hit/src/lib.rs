@@ -24,6 +24,7 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+mod counts;
 mod path;
 #[cfg_attr(not(feature = "kretprobes"), expect(dead_code, reason = "their data is there, what works on it is not"))]
 pub mod returns;
@@ -31,6 +32,7 @@ mod site;
 mod step;
 mod zeroed;
 
+pub use counts::Counts;
 pub use path::{MAX_CHAIN, Outcome, breakpoint};
 pub use site::{Counters, Handlers, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
 pub use step::{BOOSTED_COPY, Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, offer, resume, single_step};

@@ -187,7 +187,7 @@ pub struct Probe {
     pub data: AtomicU64,
     /// Return probes: the number of its registration; later ones have higher numbers. See [`Instance::newest`].
     ///
-    /// [`Instance::newest`]: crate::Instance::newest
+    /// [`Instance::newest`]: crate::returns::Instance::newest
     pub serial: AtomicU64,
     _gap: AtomicU64,
     /// Its handlers.

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::host::Target;
-use crate::listing::{Counts, Listed};
+use crate::listing::Listed;
 use crate::{Error, Kernel, Spec, Stepping};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -11,6 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use events::wire::Header;
 use events::{Definition, ErrorCode, Kind, Line, Location, Place, Resolve, Schema, Site, SyntaxError, Value};
+use hit::Counts;
 use kprobes::{Handle, ProbeKind, Registry, Request};
 use sync::RingReader;
 use sync::primitive::AtomicU64;

@@ -71,13 +71,14 @@ pub use engine::{
     Engine, Faulted, Global, Limits, OWNERS, after_fault, fault, jprobe_return, thread_ended, true_return_address,
 };
 pub use error::Error;
+pub use hit::Counts;
 pub use hit::{Displaced, Next, Outcome, Watch};
 pub use isa::x86::Regs;
 pub use kernel::{Kernel, Symbol};
 pub use kprobes::{Cure, Handler, Placement, Registered, Stepping, nokprobe};
 #[cfg(feature = "jprobes")]
 pub use kprobes::{Jprobe, Mirror};
-pub use listing::{Counts, Listed};
+pub use listing::Listed;
 
 /// A hit, as handlers get it.
 pub type Hit<'a> = kprobes::Hit<'a, Regs>;

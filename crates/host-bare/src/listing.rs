@@ -2,49 +2,7 @@
 
 use alloc::string::String;
 use core::fmt;
-use hit::Counters;
-use sync::primitive::{AtomicU64, Ordering};
-
-/// What a probe has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Times that it was reached and ran.
-    pub hits: u64,
-    /// Times that it was reached and could not run.
-    pub missed: u64,
-    /// Events that found no room.
-    pub lost: u64,
-    /// Returns that were seen.
-    pub returned: u64,
-    /// Activations that ended without a return.
-    pub unwound: u64,
-    /// Times that its handler has faulted: once, for then it is switched off.
-    pub faults: u64,
-    /// Calls that its entry handler did not want watched.
-    pub declined: u64,
-}
-
-impl Counts {
-    pub(crate) fn of(counters: &Counters) -> Self {
-        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        Self {
-            hits: read(&counters.hits),
-            missed: read(&counters.missed),
-            lost: read(&counters.lost),
-            returned: read(&counters.returns),
-            unwound: read(&counters.unwound),
-            faults: read(&counters.faults),
-            declined: read(&counters.declined),
-        }
-    }
-
-    pub(crate) fn reset(counters: &Counters) {
-        let Counters { hits, missed, lost, returns, unwound, faults, declined } = counters;
-        for counter in [hits, missed, lost, returns, unwound, faults, declined] {
-            counter.store(0, Ordering::Relaxed);
-        }
-    }
-}
+use hit::Counts;
 
 /// A probe, for people.
 #[derive(Clone, Debug)]

@@ -121,7 +121,7 @@ impl SiteRecord {
 /// The bits by which an instance tells the return probes of its site apart.
 ///
 /// An activation can outlive its probe for as long as it likes, and still bears the bit, which may be another probe's by
-/// then. That one's registration has a higher number than any that the activation knows ([`hit::Instance::newest`]), so
+/// then. That one's registration has a higher number than any that the activation knows ([`hit::returns::Instance::newest`]), so
 /// it is not taken for its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bits {

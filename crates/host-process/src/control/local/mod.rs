@@ -70,7 +70,8 @@ mod threads;
 
 pub use blacklist::Forbidden;
 pub use error::Error;
-pub use listing::{Counts, Listed};
+pub use hit::Counts;
+pub use listing::Listed;
 pub use notify::{Notified, NotifierHandler, Verdict};
 pub use process::{Process, jprobe_return};
 pub use record::Record;

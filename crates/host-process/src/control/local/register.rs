@@ -5,9 +5,9 @@ use super::area::Area;
 use super::control::Control;
 use super::error::{Error, Result};
 use super::event::{self, Event, Format};
-use super::listing::Counts;
 use crate::abi::INSTANCES;
 use crate::control::member::DEFAULT_MAXACTIVE;
+use hit::Counts;
 use kprobes::{HandlerData, ProbeKind, Registered, Request, SpecKind};
 use std::sync::Arc;
 
