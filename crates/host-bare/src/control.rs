@@ -99,6 +99,14 @@ impl<K: Kernel> Control<K> {
     }
 
     /// From now on instructions that get their first probe take their effect this way, where they can.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// control.set_stepping(Stepping::SecondBreakpoint);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_stepping(&mut self, stepping: Stepping) {
         self.target.stepping = stepping;
     }
@@ -108,6 +116,15 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// Why not. Nothing has changed then, unless the text could not be written.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let said = control.line("p:open sys_open path=+0($arg1):string")?;
+    /// control.line("-:open")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn line(&mut self, line: &str) -> Result<String, Error> {
         let definition = parse(line)?;
         if definition.kind == Kind::Remove {
@@ -126,6 +143,14 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// The index of the line that is wrong or refused, and why.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// control.define(&["p:call sys_open", "r:back sys_open $retval:s32"]).map_err(|(_, error)| error)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn define(&mut self, lines: &[&str]) -> Result<(), (usize, Error)> {
         self.define_all(lines).map(drop)
     }
@@ -159,6 +184,14 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// Why not.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, pre: Handler<kprobes::PreHandler<Regs>>) -> Result<(), Error> {
+    /// control.attach("open", Kprobe::symbol("sys_open").pre(pre))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn attach<'a>(&mut self, name: &str, probe: impl Into<Spec<'a>>) -> Result<(), Error> {
         if self.find(None, name).is_some() {
             return Err(Error::Place(format!("there is an event `{name}` already")));
@@ -175,6 +208,15 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// Why not.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, address: u64) -> Result<(), Error> {
+    /// control.count("one", address)?;
+    /// let hits = control.counts("one").map(|counts| counts.hits);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count(&mut self, name: &str, address: u64) -> Result<(), Error> {
         self.attach_as(name, address, ProbeKind::Entry)
     }
@@ -184,16 +226,42 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// Why not.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, address: u64) -> Result<(), Error> {
+    /// control.count_returns("back", address, 100)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count_returns(&mut self, name: &str, address: u64, maxactive: u32) -> Result<(), Error> {
         self.attach_as(name, address, ProbeKind::Return { maxactive })
     }
 
     /// Puts a counting probe at each of `addresses`; gives those that were refused, with the reason.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, functions: &[u64]) -> Result<(), Error> {
+    /// for (address, error) in control.count_all("all", functions) {
+    ///     // This one is not probed, and why.
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count_all(&mut self, name: &str, addresses: &[u64]) -> Vec<(u64, Error)> {
         self.attach_all(name, addresses, &ProbeKind::Entry)
     }
 
     /// Puts a counting return probe at each of `addresses`; gives those that were refused, with the reason.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, functions: &[u64]) -> Result<(), Error> {
+    /// let refused = control.count_all_returns("all", functions, 100);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count_all_returns(&mut self, name: &str, addresses: &[u64], maxactive: u32) -> Vec<(u64, Error)> {
         self.attach_all(name, addresses, &ProbeKind::Return { maxactive })
     }
@@ -203,6 +271,16 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// When no function is known there, or none that may be probed.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, function: u64) -> Result<(), Error> {
+    /// for instruction in control.boundaries(function)? {
+    ///     // Each of them can bear a probe, or is refused with a reason.
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn boundaries(&mut self, address: u64) -> Result<Vec<u64>, Error> {
         use kprobes::{Host, Isa};
         let function = self.target.function(address)?;
@@ -261,6 +339,15 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// [`Error::NoEvent`], or when the text cannot be written.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// control.line("p:mine/open sys_open")?;
+    /// control.remove(Some("mine"), "open")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remove(&mut self, group: Option<&str>, name: &str) -> Result<(), Error> {
         let index = self.find(group, name).ok_or_else(|| Error::NoEvent(name.to_string()))?;
         let handle = self.events.get(index).and_then(|e| e.as_ref()).map(|e| e.handle.clone());
@@ -274,6 +361,14 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// [`Error::NoEvent`] for the first that there is not, or when the text cannot be written.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// control.remove_events(&["open", "close"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remove_events(&mut self, names: &[&str]) -> Result<(), Error> {
         match names.iter().find(|name| self.find(None, name).is_none()) {
             Some(name) => Err(Error::NoEvent((*name).to_string())),
@@ -289,6 +384,14 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// When the text cannot be written.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// control.remove_all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remove_all(&mut self) -> Result<(), Error> {
         let live = self.events.iter_mut().flatten().filter(|e| !e.removed);
         let handles: Vec<Handle> = live.map(|e| e.handle.clone()).collect();
@@ -298,17 +401,43 @@ impl<K: Kernel> Control<K> {
     }
 
     /// What is planted.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &Control<K>, log: fn(Listed)) -> Result<(), Error> {
+    /// control.list().for_each(log);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn list(&self) -> impl Iterator<Item = Listed> + '_ {
         (0..self.events.len()).filter_map(|index| self.listed(index))
     }
 
     /// What an event has counted.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &Control<K>) -> Result<(), Error> {
+    /// let missed = control.counts("open").map(|counts| counts.missed);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn counts(&self, name: &str) -> Option<Counts> {
         self.engine.tables.counters.get(self.find(None, name)?).map(Counts::of)
     }
 
     /// Takes the records that there are, in the order of their time.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, log: fn(&str)) -> Result<(), Error> {
+    /// for record in control.records() {
+    ///     log(&record.text::<K>());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         for processor in &self.engine.tables.processors {
@@ -429,6 +558,14 @@ impl<K: Kernel> Control<K> {
 
 impl Record {
     /// The record as ftrace prints it.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(record: &Record, log: fn(&str)) -> Result<(), Error> {
+    /// log(&record.text::<K>());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn text<K: Kernel>(&self) -> String {
         let (place, caller) = (located::<K>(self.header.address), located::<K>(self.header.caller));

@@ -17,6 +17,14 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// Why not. Nothing has changed then.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, pre: Handler<kprobes::PreHandler<Regs>>) -> Result<(), Error> {
+    /// let probe = control.register(Kprobe::symbol("sys_open").pre(pre))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn register<'a>(&mut self, probe: impl Into<Spec<'a>>) -> Result<Registered, Error> {
         let mut all = self.register_all(vec![probe.into()]).map_err(|(_, error)| error)?;
         all.pop().ok_or(Error::Gone)
@@ -27,6 +35,15 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// Which of them is refused, and why. Nothing has changed then.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let probes = vec![Kprobe::symbol("sys_open").into(), Kprobe::symbol("sys_read").into()];
+    /// let registered = control.register_all(probes).map_err(|(_, error)| error)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn register_all(&mut self, probes: Vec<Spec<'_>>) -> Result<Vec<Registered>, (usize, Error)> {
         let ids = self.numbers(probes.len()).map_err(|error| (0, error))?;
         let mut prepared = Vec::with_capacity(probes.len());
@@ -79,6 +96,15 @@ impl<K: Kernel> Control<K> {
     ///
     /// Why not, with the probe, so that it can be tried again: the text could not be written. What has gone already
     /// ([`Error::Gone`]) needs no second try.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let probe = control.register(Kprobe::symbol("sys_open"))?;
+    /// let counts = control.unregister(probe).map_err(|(_, error)| error)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unregister(&mut self, probe: Registered) -> Result<Counts, (Registered, Error)> {
         match self.unregister_all(vec![probe]) {
             Ok(counts) => Ok(counts.first().copied().unwrap_or_default()),
@@ -113,6 +139,15 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// [`Error::Gone`], or when the text cannot be written.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let probe = control.register(Kprobe::symbol("sys_open"))?;
+    /// control.enable(&probe, false)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn enable(&mut self, probe: &Registered, on: bool) -> Result<(), Error> {
         let handle = self.event_of(probe).ok_or(Error::Gone)?.handle.clone();
         self.registry.enable(&mut self.target, &[handle], on)?;
@@ -123,6 +158,15 @@ impl<K: Kernel> Control<K> {
     }
 
     /// What a probe has counted.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let probe = control.register(Kprobe::symbol("sys_open"))?;
+    /// let hits = control.counts_of(&probe).map(|counts| counts.hits);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn counts_of(&self, probe: &Registered) -> Option<Counts> {
         self.event_of(probe)?;
@@ -130,6 +174,15 @@ impl<K: Kernel> Control<K> {
     }
 
     /// How often a probe was reached and could not run (Linux: `nmissed`).
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let probe = control.register(Kprobe::symbol("sys_open"))?;
+    /// let missed = control.nmissed(&probe);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn nmissed(&self, probe: &Registered) -> u64 {
         self.counts_of(probe).map_or(0, |counts| counts.missed)

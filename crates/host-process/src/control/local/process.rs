@@ -40,6 +40,13 @@ impl Process {
     /// When another `kprobe` has placed probes here, when threads block `SIGTRAP`, when the processor checks return
     /// addresses (shadow stack), in a forked child of a process that has started, or when the kernel refuses something.
     /// The program is as before then, and it can be tried again.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// let process = Process::start()?;
+    /// assert!(process.list()?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn start() -> core::result::Result<&'static Self, Error> {
         match PROCESS.get() {
             Some(process) => process.check_owner().map(|()| process),
@@ -74,6 +81,16 @@ impl Process {
     /// # Errors
     ///
     /// When the line is wrong, the place is not found, or a probe cannot be there; the reason.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("p:own libc.so.6:getcwd")?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.counts("own")?.hits, 1);
+    /// assert!(process.define("p:other libc.so.6:getcwdd").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn define(&self, line: &str) -> core::result::Result<(), Error> {
         self.define_all(&[line])
     }
@@ -83,6 +100,15 @@ impl Process {
     /// # Errors
     ///
     /// As [`define`](Self::define), for the first that cannot be.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define_all(&["p:call libc.so.6:getcwd", "r:back libc.so.6:getcwd path=+0($retval):string"])?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.counts("back")?.returned, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn define_all(&self, lines: &[&str]) -> core::result::Result<(), Error> {
         self.control()?.define(lines).map_err(|(_, error)| error)
     }
@@ -93,6 +119,15 @@ impl Process {
     /// # Errors
     ///
     /// When there is none of this name.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("p:own libc.so.6:getcwd")?;
+    /// process.remove("own")?;
+    /// assert!(process.remove("own").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn remove(&self, name: &str) -> core::result::Result<(), Error> {
         self.control()?.remove(name)
     }
@@ -102,6 +137,15 @@ impl Process {
     /// # Errors
     ///
     /// When the kernel refuses it.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define_all(&["p:a libc.so.6:getcwd", "p:b libc.so.6:getppid"])?;
+    /// process.remove_all()?;
+    /// assert!(process.list()?.is_empty());
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn remove_all(&self) -> core::result::Result<(), Error> {
         self.control()?.remove_all()
     }
@@ -111,6 +155,15 @@ impl Process {
     /// # Errors
     ///
     /// When there is none of this name.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("p:own libc.so.6:getcwd")?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.counts("own")?, Counts { hits: 1, ..Counts::default() });
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn counts(&self, name: &str) -> core::result::Result<Counts, Error> {
         self.control()?.counts(name)
     }
@@ -125,6 +178,15 @@ impl Process {
     /// # Errors
     ///
     /// Why not. Nothing has changed then.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probe = process.register(Kprobe::symbol("libc.so.6:getcwd"))?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.counts_of(&probe)?.hits, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn register<'a>(&self, probe: impl Into<Spec<'a>>) -> core::result::Result<Registered, Error> {
         let mut all = self.register_all(vec![probe.into()]).map_err(|(_, error)| error)?;
         all.pop().ok_or(Error::Gone)
@@ -135,6 +197,16 @@ impl Process {
     /// # Errors
     ///
     /// Which of them is refused, and why. Nothing has changed then.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probes = vec![Kprobe::symbol("libc.so.6:getcwd").into(), Kprobe::symbol("libc.so.6:no_such").into()];
+    /// let (index, _) = process.register_all(probes).unwrap_err();
+    /// assert_eq!(index, 1);
+    /// assert!(process.list()?.is_empty(), "all or none");
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn register_all(&self, probes: Vec<Spec<'_>>) -> core::result::Result<Vec<Registered>, (usize, Error)> {
         self.control().map_err(|error| (0, error))?.register_all(&probes)
     }
@@ -146,6 +218,16 @@ impl Process {
     /// Why not, with the probe, so that it can be tried again: in a handler, or when the text cannot be written. What
     /// has
     /// gone already ([`Error::Gone`]) needs no second try.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probe = process.register(Kprobe::symbol("libc.so.6:getcwd"))?;
+    /// let _ = std::env::current_dir();
+    /// let counts = process.unregister(probe).map_err(|(_, error)| error)?;
+    /// assert_eq!(counts.hits, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn unregister(&self, probe: Registered) -> core::result::Result<Counts, (Registered, Error)> {
         let unregistered = self.control().and_then(|mut c| c.unregister_all(core::slice::from_ref(&probe)));
         unregistered.map(|counts| counts.first().copied().unwrap_or_default()).map_err(|error| (probe, error))
@@ -156,6 +238,17 @@ impl Process {
     /// # Errors
     ///
     /// As [`unregister`](Self::unregister).
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probes = vec![Kprobe::symbol("libc.so.6:getcwd").into(), Kprobe::symbol("libc.so.6:getppid").into()];
+    /// let probes = process.register_all(probes).map_err(|(_, error)| error)?;
+    /// let _ = std::env::current_dir();
+    /// let counts = process.unregister_all(probes).map_err(|(_, error)| error)?;
+    /// assert_eq!((counts[0].hits, counts[1].hits), (1, 0));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn unregister_all(
         &self,
         probes: Vec<Registered>,
@@ -170,6 +263,16 @@ impl Process {
     /// # Errors
     ///
     /// [`Error::Gone`], or when the text cannot be written.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probe = process.register(Kprobe::symbol("libc.so.6:getcwd"))?;
+    /// process.enable(&probe, false)?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.counts_of(&probe)?.hits, 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn enable(&self, probe: &Registered, on: bool) -> core::result::Result<(), Error> {
         self.control()?.enable(probe, on)
     }
@@ -179,6 +282,15 @@ impl Process {
     /// # Errors
     ///
     /// [`Error::Gone`].
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probe = process.register(Kretprobe::<()>::symbol("libc.so.6:getcwd"))?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.counts_of(&probe)?.returned, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn counts_of(&self, probe: &Registered) -> core::result::Result<Counts, Error> {
         self.control()?.counts_of(probe)
     }
@@ -188,6 +300,15 @@ impl Process {
     /// # Errors
     ///
     /// [`Error::Gone`].
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// let probe = process.register(Kprobe::symbol("libc.so.6:getcwd"))?;
+    /// let _ = std::env::current_dir();
+    /// assert_eq!(process.nmissed(&probe)?, 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn nmissed(&self, probe: &Registered) -> core::result::Result<u64, Error> {
         self.counts_of(probe).map(|counts| counts.missed)
     }
@@ -197,6 +318,15 @@ impl Process {
     /// # Errors
     ///
     /// In a forked child, and in a handler.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("p:own libc.so.6:getcwd")?;
+    /// let list = process.list()?;
+    /// assert!(list[0].place.starts_with("libc.so.6:"), "{}", list[0]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn list(&self) -> core::result::Result<Vec<Listed>, Error> {
         Ok(self.control()?.list())
     }
@@ -207,6 +337,15 @@ impl Process {
     /// # Errors
     ///
     /// In a forked child, and in a handler.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// for forbidden in process.blacklist()? {
+    ///     println!("{forbidden:?}");
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn blacklist(&self) -> core::result::Result<Vec<Forbidden>, Error> {
         self.control()?.blacklist()
     }
@@ -217,6 +356,16 @@ impl Process {
     /// # Errors
     ///
     /// In a forked child, and in a handler.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert_eq!((records.len(), records[0].event()), (1, "own"));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn take_records(&self) -> core::result::Result<Vec<Record>, Error> {
         Ok(self.control()?.take_records())
     }
@@ -231,6 +380,19 @@ impl Process {
     /// # Errors
     ///
     /// [`Error::NotifiersFull`]; in a forked child, and in a handler.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// extern "C" fn pass(_: &mut Hit<'_>) -> Verdict {
+    ///     Verdict::Pass
+    /// }
+    ///
+    /// // SAFETY: it does nothing.
+    /// let notified = process.notify(0, unsafe { Handler::new(pass as NotifierHandler) })?;
+    /// assert!(process.is_asked(&notified)?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn notify(&self, priority: i32, handler: Handler<NotifierHandler>) -> core::result::Result<Notified, Error> {
         self.control()?.notify(priority, handler.get())
     }
@@ -240,6 +402,19 @@ impl Process {
     /// # Errors
     ///
     /// Why not, with the notifier, so that it can be tried again: in a forked child, and in a handler.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// extern "C" fn pass(_: &mut Hit<'_>) -> Verdict {
+    ///     Verdict::Pass
+    /// }
+    ///
+    /// // SAFETY: it does nothing.
+    /// let notified = process.notify(0, unsafe { Handler::new(pass as NotifierHandler) })?;
+    /// process.unnotify(notified).map_err(|(_, error)| error)?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn unnotify(&self, notified: Notified) -> core::result::Result<(), (Notified, Error)> {
         let unnotified = self.control().and_then(|mut control| control.unnotify(&notified));
         unnotified.map_err(|error| (notified, error))
@@ -250,6 +425,19 @@ impl Process {
     /// # Errors
     ///
     /// In a forked child, and in a handler.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// extern "C" fn pass(_: &mut Hit<'_>) -> Verdict {
+    ///     Verdict::Pass
+    /// }
+    ///
+    /// // SAFETY: it does nothing.
+    /// let notified = process.notify(0, unsafe { Handler::new(pass as NotifierHandler) })?;
+    /// assert!(process.is_asked(&notified)?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn is_asked(&self, notified: &Notified) -> core::result::Result<bool, Error> {
         self.control()?.is_asked(notified)
     }
@@ -270,8 +458,7 @@ impl Process {
 }
 
 /// Ends a jprobe's mirror, at whatever depth it is called (Linux: `jprobe_return`). Comes back if no handler runs in
-/// this
-/// thread.
+/// this thread.
 ///
 /// # Safety
 ///

@@ -26,42 +26,112 @@ impl Record {
     }
 
     /// The event's name.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert_eq!(records[0].event(), "own");
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn event(&self) -> &str {
         &self.format.name
     }
 
     /// `CLOCK_MONOTONIC` in nanoseconds.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert!(records.is_sorted_by_key(Record::time_ns));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn time_ns(&self) -> u64 {
         self.time_ns
     }
 
     /// The thread.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert!(records[0].tid() > 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn tid(&self) -> i32 {
         self.header.thread.cast_signed()
     }
 
     /// The processor.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// println!("on processor {}", records[0].cpu());
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn cpu(&self) -> u32 {
         self.header.cpu
     }
 
     /// Address of the probe; for a return, of the function.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert_ne!(records[0].address(), 0);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> u64 {
         self.header.address
     }
 
     /// For a return, the address that it goes to.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert!(records[0].caller().is_some(), "a return has one");
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn caller(&self) -> Option<u64> {
         self.header.is_return.then_some(self.header.caller)
     }
 
     /// Names and values of the arguments.
+    ///
+    /// ```
+    /// # use host_process::local::*;
+    /// # let process = Process::start()?;
+    /// process.define("r:own libc.so.6:getcwd path=+0($retval):string")?;
+    /// let _ = std::env::current_dir();
+    /// let records = process.take_records()?;
+    /// assert_eq!(records[0].values()[0].0, "path");
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn values(&self) -> Vec<(&str, Value)> {
         let names = self.format.schema.fields.iter().map(|f| f.name.as_str());
