@@ -137,13 +137,6 @@ fn bit(probe: &Probe) -> u32 {
     1u32.wrapping_shl(probe.bit.load(Ordering::Relaxed))
 }
 
-/// The highest number of the return probes of `site` whose bits are in `mask`.
-#[inline(always)]
-fn newest<H: Host>(host: &H, site: &Site, mask: u32) -> u64 {
-    let watching = chain(host, site).filter(|p| p.kind() == Some(Kind::Return) && mask & bit(p) != 0);
-    watching.map(|p| p.serial.load(Ordering::Relaxed)).max().unwrap_or(0)
-}
-
 /// Calls `f` for each return probe of `site` whose bit is in `mask`, also for those that are being unregistered: their
 /// `active` must come back to zero.
 fn for_each_waiting<H: Host>(host: &H, site: &Site, mask: u32, mut f: impl FnMut(&Probe, &Counters)) {

@@ -1,7 +1,7 @@
 //! An activation of a probed function: how it begins, and how it ends at its stub.
 
 use super::instance::phase;
-use super::{Instance, Returns, bit, for_each_waiting, newest};
+use super::{Instance, Returns, bit, for_each_waiting};
 use crate::path::{counters, record};
 use crate::site::{Counters, Probe, Site, live};
 use crate::{Cause, Host, Isa, Watch};
@@ -10,34 +10,40 @@ use sync::primitive::Ordering;
 
 type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 
-/// Return probes of a site that want to watch a call. The low half holds the bits of those that were admitted and counted,
-/// the high half of those that must be asked first.
+/// Return probes of a site that want to watch a call.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Met(u64);
+pub(crate) struct Met {
+    /// The low half holds the bits of those that were admitted and counted, the high half of those that must be asked
+    /// first.
+    bits: u64,
+    /// The highest [`Probe::serial`] among them, and those that were not admitted.
+    newest: u64,
+}
 
 impl Met {
     pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits == 0
     }
 
     const fn admitted(self) -> u32 {
-        self.0 as u32
+        self.bits as u32
     }
 
     const fn asked(self) -> u32 {
-        (self.0 >> u32::BITS) as u32
+        (self.bits >> u32::BITS) as u32
     }
 
     /// Adds a probe whose function was entered.
     #[inline(always)]
     pub(crate) fn meet<H: Host>(&mut self, host: &H, probe: &Probe) {
         let bit = u64::from(bit(probe));
+        self.newest = self.newest.max(probe.serial.load(Ordering::Relaxed));
         if asks(probe) {
-            self.0 |= bit << u32::BITS;
+            self.bits |= bit << u32::BITS;
         } else if let Some(counters) = counters(host, probe) {
             if admit(probe) {
                 Counters::add(&counters.hits);
-                self.0 |= bit;
+                self.bits |= bit;
             } else {
                 Counters::add(&counters.missed);
             }
@@ -66,6 +72,7 @@ pub(crate) fn enter<H: Host>(host: &H, site: &Site, index: u64, met: &mut Met, r
             return returns.finish(id, instance);
         }
     }
+    instance.newest.store(met.newest, Ordering::Relaxed);
     arm(host, site, index, &returns, (id, instance), mask, regs);
 }
 
@@ -128,7 +135,6 @@ fn arm<H: Host>(
     instance.owner.store(host.thread(), Ordering::Relaxed);
     instance.site.store(index, Ordering::Relaxed);
     instance.mask.store(mask, Ordering::Relaxed);
-    instance.newest.store(newest(host, site, mask), Ordering::Relaxed);
     instance.epoch.store(returns.pool.epoch.load(Ordering::Relaxed), Ordering::Relaxed);
     for (saved, value) in instance.arguments.iter().zip(H::Isa::arguments(regs)) {
         saved.store(value, Ordering::Relaxed);

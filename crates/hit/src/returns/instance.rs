@@ -74,8 +74,8 @@ pub struct Instance {
     pub arguments: [AtomicU64; SAVED_ARGUMENTS],
     /// The thread whose walk has restored it; written by that thread while it holds the instance.
     pub(super) restored_by: AtomicU64,
-    /// The highest [`serial`](crate::Probe::serial) of the probes in `mask`. A bit is used again by later probes, which have
-    /// higher ones: this activation is none of theirs.
+    /// The highest [`serial`](crate::Probe::serial) of the return probes that were met at the entry. A bit is used again by
+    /// later probes, which have higher ones: this activation is none of theirs.
     pub newest: AtomicU64,
     _pad: [AtomicU64; 2],
 }
