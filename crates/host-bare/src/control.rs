@@ -3,17 +3,16 @@
 use crate::engine::Engine;
 use crate::host::Target;
 use crate::listing::Listed;
+use crate::place::{resolve, symbolize};
 use crate::{Error, Kernel, Spec, Stepping};
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use events::wire::Header;
-use events::{Definition, ErrorCode, Kind, Line, Location, Place, Resolve, Schema, Site, SyntaxError, Value};
+use events::{Definition, ErrorCode, Kind, Resolve, Schema, SyntaxError};
 use hit::Counts;
 use kprobes::{Handle, ProbeKind, Registry, Request};
-use sync::RingReader;
 use sync::primitive::AtomicU64;
 
 /// What registers and removes. The kernel keeps it behind a lock, and calls it with interrupts on.
@@ -59,18 +58,6 @@ impl Event {
         let area = Box::default();
         Self { name, group, schema, handle, removed: false, area, serial: 0, disabled: false, owner: 0, records: true }
     }
-}
-
-/// One record, with names.
-#[derive(Clone, Debug)]
-pub struct Record {
-    /// The event's name.
-    pub event: String,
-    /// What is known besides the arguments.
-    pub header: Header,
-    /// The arguments: their names and values.
-    pub values: Vec<(String, Value)>,
-    group: String,
 }
 
 /// A definition that is ready to be registered.
@@ -427,51 +414,6 @@ impl<K: Kernel> Control<K> {
         self.engine.tables.counters.get(self.find(None, name)?).map(Counts::of)
     }
 
-    /// Takes the records that there are, in the order of their time.
-    ///
-    /// ```
-    /// # use host_bare::*;
-    /// # fn example<K: Kernel>(control: &mut Control<K>, log: fn(&str)) -> Result<(), Error> {
-    /// for record in control.records() {
-    ///     log(&record.text::<K>());
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn records(&mut self) -> Vec<Record> {
-        let mut records = Vec::new();
-        for processor in &self.engine.tables.processors {
-            let ring = processor.records.ring();
-            // What is there now and no more: what this does may be probed too, and others record meanwhile.
-            let mut left = ring.fill().0;
-            let reader = RingReader::new(ring);
-            let mut words = Vec::new();
-            while left > 0
-                && let Some(tag) = reader.pop(|word| words.push(word))
-            {
-                left = left.saturating_sub(words.len() as u64 + 1);
-                records.extend(self.decode(tag, &words));
-                words.clear();
-            }
-        }
-        records.sort_by_key(|r: &Record| r.header.time);
-        // The numbers of events that were removed mean nothing any more.
-        for event in &mut self.events {
-            if event.as_ref().is_some_and(|e| e.removed) {
-                *event = None;
-            }
-        }
-        records
-    }
-
-    fn decode(&self, tag: u64, words: &[u64]) -> Option<Record> {
-        let (header, payload) = Header::decode(tag, words)?;
-        let event = self.events.get(header.event as usize)?.as_ref()?;
-        let names = event.schema.fields.iter().map(|f| f.name.clone());
-        let values = names.zip(events::decode(&event.schema, &payload)).collect();
-        Some(Record { event: event.name.clone(), group: event.group.clone(), header, values })
-    }
-
     /// Checks a line, and makes it a request.
     fn prepare(&self, line: &str, batch: &[Prepared]) -> Result<Prepared, Error> {
         let definition = parse(line)?;
@@ -556,91 +498,8 @@ impl<K: Kernel> Control<K> {
     }
 }
 
-impl Record {
-    /// The record as ftrace prints it.
-    ///
-    /// ```
-    /// # use host_bare::*;
-    /// # fn example<K: Kernel>(record: &Record, log: fn(&str)) -> Result<(), Error> {
-    /// log(&record.text::<K>());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn text<K: Kernel>(&self) -> String {
-        let (place, caller) = (located::<K>(self.header.address), located::<K>(self.header.caller));
-        let function = Site::new(self.header.address, place.as_ref());
-        let location = if self.header.is_return {
-            Location::Return { caller: Site::new(self.header.caller, caller.as_ref()), function }
-        } else {
-            Location::Entry(function)
-        };
-        let values: Vec<(&str, Value)> = self.values.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
-        let name = self.header.name_bytes();
-        let line = Line {
-            comm: &String::from_utf8_lossy(&name),
-            tid: self.header.thread,
-            pid: 0,
-            cpu: self.header.cpu,
-            time_ns: self.header.time,
-            event: &self.event,
-            group: &self.group,
-            location,
-            values: &values,
-        };
-        events::write_text(&line, &|address| symbolize::<K>(address))
-    }
-}
-
-/// Name, offset and size of what is at `address`.
-fn located<K: Kernel>(address: u64) -> Option<(String, u64, u64)> {
-    K::symbol_at(address).map(|s| (s.name, address - s.address, s.size))
-}
-
-fn symbolize<K: Kernel>(address: u64) -> Option<String> {
-    located::<K>(address).map(|(name, offset, size)| format!("{name}+{offset:#x}/{size:#x}"))
-}
-
 fn parse(line: &str) -> Result<Definition, Error> {
     events::parse(line).map_err(|error| Error::Syntax(error.render(line)))
-}
-
-/// Where a place is.
-fn resolve<K: Kernel>(place: &Place) -> Result<u64, String> {
-    match place {
-        Place::Symbol { object: None, symbol, offset } => function_at::<K>(symbol, *offset),
-        Place::Symbol { object: Some(module), symbol, offset } => {
-            function_at::<K>(&format!("{module}:{symbol}"), *offset)
-                .map_err(|why| format!("no module `{module}` with a function `{symbol}`: {why}"))
-        }
-        Place::Address { object: None, addr } => Ok(*addr),
-        Place::Address { object: Some(object), .. } => {
-            Err(format!("no module `{object}` has addresses of its own: an address is one of the whole kernel"))
-        }
-        Place::FileOffset { .. } => Err("a kernel is no file: name a symbol or an address".into()),
-        Place::Anywhere => Err("a line that removes a probe has no place".into()),
-    }
-}
-
-/// Places by symbol were left out of this build.
-#[cfg(not(feature = "symbols"))]
-#[expect(clippy::extra_unused_type_parameters, reason = "as where there are symbols")]
-pub(crate) fn function_at<K: Kernel>(_: &str, _: u64) -> Result<u64, String> {
-    Err(kprobes::Error::LeftOut { what: "symbols: name an address", feature: "symbols" }.to_string())
-}
-
-/// The instruction `offset` bytes behind a function's first; the name may have a module's before it.
-#[cfg(feature = "symbols")]
-pub(crate) fn function_at<K: Kernel>(name: &str, offset: u64) -> Result<u64, String> {
-    let found = K::symbol(name)?;
-    if !found.is_function {
-        return Err(format!("`{name}` is no function"));
-    }
-    if offset != 0 && offset >= found.size {
-        let size = found.size;
-        return Err(format!("offset {offset:#x} is beyond the end of `{name}`, which has {size:#x} bytes"));
-    }
-    Ok(found.address + offset)
 }
 
 /// A refusal of the registry's, with the line.

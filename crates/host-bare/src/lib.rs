@@ -60,12 +60,14 @@ pub mod guarded;
 mod host;
 mod kernel;
 mod listing;
+mod place;
+mod reading;
 mod record;
 mod register;
 mod tables;
 mod trap;
 
-pub use control::{Control, Record};
+pub use control::Control;
 pub use die::{Chain, Die, Notifier, Verdict};
 pub use engine::{
     Engine, Faulted, Global, Limits, OWNERS, after_fault, fault, jprobe_return, thread_ended, true_return_address,
@@ -79,6 +81,7 @@ pub use kprobes::{Cure, Handler, Placement, Registered, Stepping, nokprobe};
 #[cfg(feature = "jprobes")]
 pub use kprobes::{Jprobe, Mirror};
 pub use listing::Listed;
+pub use reading::Record;
 
 /// A hit, as handlers get it.
 pub type Hit<'a> = kprobes::Hit<'a, Regs>;

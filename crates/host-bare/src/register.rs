@@ -1,6 +1,7 @@
 //! Probes of types: what is registered by value, and owned until it is unregistered.
 
-use crate::control::{Event, function_at};
+use crate::control::Event;
+use crate::place::function_at;
 use crate::tables::zeroed;
 use crate::{Control, Counts, Error, Kernel, Registered, Spec};
 use alloc::boxed::Box;

@@ -96,6 +96,10 @@ pub use slot::Slot;
 pub use target::{comm, cpu, jprobe_return, now, process, read, read_bytes, read_string, symbol, thread};
 pub use text::Text;
 
+/// Whether the module is built for a kernel; else it is for processes. For defaults of parameters, and for what only one of
+/// them has.
+pub const KERNEL: bool = cfg!(target_os = "none");
+
 /// What a handler is given, with this processor's registers.
 pub type Hit<'a> = kprobes::Hit<'a, Regs>;
 /// A probe on any instruction: [`kprobes::Kprobe`].

@@ -211,6 +211,19 @@ impl<const N: usize> Registrations<N> {
         self.ids.iter().take(self.used).map(Registered::of)
     }
 
+    /// How often the probes together were reached and could not run; one that the host does not know any more counts
+    /// nothing.
+    ///
+    /// ```no_run
+    /// # fn show<const N: usize>(probes: &module::Registrations<N>) {
+    /// module::println!("{} calls missed", probes.nmissed());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn nmissed(&self) -> u64 {
+        self.iter().filter_map(|probe| probe.nmissed().ok()).sum()
+    }
+
     /// Takes them off, all in the time of one. No handler of theirs runs any more when this returns.
     ///
     /// # Errors

@@ -4,7 +4,8 @@
 #![no_std]
 
 use module::{
-    Batch, Counter, Errno, Error, Handler, Hit, Kretprobe, Registrations, Slot, Watch, comm, println, process, thread,
+    Batch, Counter, Errno, Error, Handler, Hit, KERNEL, Kretprobe, Registrations, Slot, Watch, comm, println, process,
+    thread,
 };
 
 module::module! {
@@ -24,8 +25,6 @@ module::module! {
     exit: exit,
 }
 
-/// Built for a kernel.
-const KERNEL: bool = cfg!(target_os = "none");
 /// The most functions.
 const FUNCTIONS: usize = 16;
 
@@ -70,7 +69,7 @@ extern "C" fn returned(hit: &mut Hit<'_>, descriptor: &mut u64) {
 
 fn exit() {
     if let Some(probes) = PROBES.take() {
-        let missed: u64 = probes.iter().filter_map(|probe| probe.nmissed().ok()).sum();
+        let missed = probes.nmissed();
         println!("disk-full: {} writes found no space, {missed} calls missed", FAILURES.sum());
         if let Err(error) = probes.unregister() {
             println!("disk-full: {error}");

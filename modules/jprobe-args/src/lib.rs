@@ -4,7 +4,7 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use module::{Error, Handler, Jprobe, Registered, Slot, comm, println, read_string, register, thread};
+use module::{Error, Handler, Jprobe, KERNEL, Registered, Slot, comm, println, read_string, register, thread};
 
 module::module! {
     name: "jprobe-args",
@@ -23,8 +23,6 @@ module::module! {
     exit: exit,
 }
 
-/// Built for a kernel.
-const KERNEL: bool = cfg!(target_os = "none");
 /// As many as the mirror has parameters.
 const ARGUMENTS: usize = 8;
 

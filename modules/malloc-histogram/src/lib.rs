@@ -3,7 +3,7 @@
 #![no_std]
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use module::{Error, Handler, Hit, Kprobe, Next, PerCpu, Registered, Slot, println, register};
+use module::{Error, Handler, Hit, KERNEL, Kprobe, Next, PerCpu, Registered, Slot, println, register};
 
 module::module! {
     name: "malloc-histogram",
@@ -18,8 +18,6 @@ module::module! {
     exit: exit,
 }
 
-/// Built for a kernel, where C's allocator is not.
-const KERNEL: bool = cfg!(target_os = "none");
 /// One for each number of bits that a size may have, and one for 0.
 const ROWS: usize = 65;
 /// The longest bar.

@@ -6,8 +6,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use module::{
-    Batch, Counter, Errno, Error, Handler, Hit, Kretprobe, Registrations, Slot, Watch, comm, println, read_string,
-    thread,
+    Batch, Counter, Errno, Error, Handler, Hit, KERNEL, Kretprobe, Registrations, Slot, Watch, comm, println,
+    read_string, thread,
 };
 
 module::module! {
@@ -26,8 +26,6 @@ module::module! {
     exit: exit,
 }
 
-/// Built for a kernel.
-const KERNEL: bool = cfg!(target_os = "none");
 /// The most functions.
 const FUNCTIONS: usize = 16;
 
@@ -83,7 +81,7 @@ fn name(index: u64) -> &'static str {
 
 fn exit() {
     if let Some(probes) = PROBES.take() {
-        let missed: u64 = probes.iter().filter_map(|probe| probe.nmissed().ok()).sum();
+        let missed = probes.nmissed();
         println!("open-failures: {} failures, {missed} calls missed", FAILURES.sum());
         if let Err(error) = probes.unregister() {
             println!("open-failures: {error}");

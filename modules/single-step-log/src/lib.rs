@@ -3,7 +3,7 @@
 #![no_std]
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use module::{Error, Handler, Hit, Kprobe, Next, Registered, Regs, Slot, cpu, println, register, thread};
+use module::{Error, Handler, Hit, KERNEL, Kprobe, Next, Registered, Regs, Slot, cpu, println, register, thread};
 
 module::module! {
     name: "single-step-log",
@@ -20,8 +20,6 @@ module::module! {
     exit: exit,
 }
 
-/// Built for a kernel.
-const KERNEL: bool = cfg!(target_os = "none");
 /// The general registers as the processor numbers them.
 const NAMES: [&str; 16] =
     ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
