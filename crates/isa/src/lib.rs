@@ -33,6 +33,13 @@ extern crate alloc;
 pub mod x86;
 
 /// How much memory an access covers.
+///
+/// ```
+/// use isa::Width;
+///
+/// assert_eq!([Width::B1, Width::B2, Width::B4, Width::B8].map(Width::bytes), [1, 2, 4, 8]);
+/// assert_eq!(Width::B4.bytes(), 4);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Width {
     /// One byte.
@@ -85,6 +92,38 @@ pub enum Segment {
 /// Values are little endian where the instruction set is. An access is not required to be atomic or
 /// aligned. One operation makes all its reads before its only write, so an implementation that
 /// faults leaves memory as it was.
+///
+/// ```
+/// use isa::{Fault, Memory, Segment, Width};
+///
+/// /// Memory from address 0 on.
+/// struct Ram([u8; 4096]);
+///
+/// impl Memory for Ram {
+///     fn read(&mut self, addr: u64, width: Width) -> Result<u64, Fault> {
+///         let at = addr as usize..addr as usize + width.bytes();
+///         let bytes = self.0.get(at).ok_or(Fault { addr, write: false })?;
+///         Ok(bytes.iter().rfold(0, |value, byte| value << 8 | u64::from(*byte)))
+///     }
+///
+///     fn write(&mut self, addr: u64, width: Width, value: u64) -> Result<(), Fault> {
+///         let at = addr as usize..addr as usize + width.bytes();
+///         let bytes = self.0.get_mut(at).ok_or(Fault { addr, write: true })?;
+///         bytes.copy_from_slice(&value.to_le_bytes()[..width.bytes()]);
+///         Ok(())
+///     }
+///
+///     fn segment_base(&self, _: Segment) -> u64 {
+///         0
+///     }
+/// }
+///
+/// let mut ram = Ram([0; 4096]);
+/// ram.write(0x100, Width::B8, 0x1234_5678)?;
+/// assert_eq!(ram.read(0x101, Width::B2), Ok(0x3456));
+/// assert_eq!(ram.write(4093, Width::B4, 0), Err(Fault { addr: 4093, write: true }));
+/// # Ok::<(), Fault>(())
+/// ```
 pub trait Memory {
     /// Reads `width` bytes at `addr`, zero-extended.
     ///

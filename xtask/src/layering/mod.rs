@@ -1,10 +1,11 @@
 //! `cargo xtask layering`: the shape of the source tree, checked.
 //!
 //! The design's promises (dependencies point one way; the engine names no instruction set and no operating system;
-//! `unsafe` lives in few places) are only worth something while they hold. Each rule is a function from the tree to
-//! its violations, and each has a test in which a seeded violation must be found.
+//! `unsafe` lives in few places; each public function has an example) are only worth something while they hold. Each
+//! rule is a function from the tree to its violations, and each has a test in which a seeded violation must be found.
 
 mod dependencies;
+mod examples;
 mod manifests;
 mod source;
 mod text;
@@ -56,6 +57,7 @@ pub(crate) fn run() -> Result<()> {
         }
         if file.path.ends_with(".rs") {
             violations.extend(source::check(&file));
+            violations.extend(examples::check(&file));
         }
         violations.extend(source::check_any(&file));
     }

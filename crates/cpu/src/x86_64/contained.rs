@@ -1,10 +1,10 @@
 //! Calling code that may fault, and going on behind the call if it does.
 //!
 //! Before the call, the registers that a function preserves are put on the stack, and the stack pointer is kept in a
-//! [`Recovery`]. Whoever handles the fault asks it for the registers there ([`Recovery::recover`]): what the function had
-//! on the stack is gone, what it had locked stays locked. The function can end itself in the same way
-//! ([`Recovery::leave`]), from any depth. Only then are those registers taken from the stack: a function that returns has
-//! preserved them.
+//! [`Recovery`]. Whoever handles the fault asks it for the registers there ([`Recovery::recover`]): what the function
+//! had on the stack is gone, what it had locked stays locked. The function can end itself in the same way
+//! ([`Recovery::leave`]), from any depth. Only then are those registers taken from the stack: a function that returns
+//! has preserved them.
 
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,33 @@ use isa::x86::{Regs, flags, gpr};
 ///
 /// One belongs to whoever runs one thing at a time: a processor with
 /// interrupts off, a thread with signals masked; only it uses it. A call within a call keeps the outer one's place.
+///
+/// ```
+/// use cpu::Recovery;
+///
+/// extern "C" fn sum(a: *mut u8, b: *mut u8) -> u64 {
+///     a as u64 + b as u64
+/// }
+///
+/// /// Ends the call with 7, whatever comes behind; before that, makes another one within it.
+/// extern "C" fn gives_up(recovery: *mut u8, _: *mut u8) -> u64 {
+///     // SAFETY: below, the argument is the `Recovery` of the call.
+///     let recovery = unsafe { &*recovery.cast::<Recovery>() };
+///     // SAFETY: `sum` takes any two.
+///     let inner = unsafe { recovery.call_within(sum as *const () as u64, 1 as *mut u8, 2 as *mut u8) };
+///     assert!(inner == Some(3) && recovery.is_calling());
+///     // SAFETY: this is within the call, in its thread.
+///     unsafe { recovery.leave(7) };
+///     unreachable!()
+/// }
+///
+/// let recovery = Recovery::new();
+/// let own = (&raw const recovery).cast_mut().cast();
+/// // SAFETY: the function takes this argument, and holds nothing that would have to be dropped.
+/// let said = unsafe { recovery.call(gives_up as *const () as u64, own, std::ptr::null_mut()) };
+/// assert_eq!(said, Some(7));
+/// assert!(!recovery.is_calling());
+/// ```
 #[derive(Debug)]
 #[repr(C)]
 pub struct Recovery {
@@ -48,8 +75,9 @@ impl Recovery {
     ///
     /// # Safety
     ///
-    /// At `function` there must be such a function, and calling it with these arguments must be sound, also if it ends in
-    /// the middle. No call is under way; nobody else uses this `Recovery` meanwhile, and whoever handles faults asks it.
+    /// At `function` there must be such a function, and calling it with these arguments must be sound, also if it ends
+    /// in the middle. No call is under way; nobody else uses this `Recovery` meanwhile, and whoever handles faults asks
+    /// it.
     #[inline(always)]
     pub unsafe fn call(&self, function: u64, first: *mut u8, second: *mut u8) -> Option<u64> {
         // SAFETY: the function is the caller's promise; the word is this one's.
@@ -70,8 +98,40 @@ impl Recovery {
         said
     }
 
-    /// The registers are those of a fault: if a call is under way, they become those of its end, and this is true. To be
-    /// asked about faults of the processor or thread that this belongs to.
+    /// The registers are those of a fault: if a call is under way, they become those of its end, and this is true. To
+    /// be asked about faults of the processor or thread that this belongs to.
+    ///
+    /// ```
+    /// use cpu::{Recovery, SignalFrame, nr, restorer, syscall};
+    ///
+    /// static RECOVERY: Recovery = Recovery::new();
+    ///
+    /// extern "C" fn on_fault(_: i32, _: *mut u8, context: *mut u8) {
+    ///     // SAFETY: the third argument of the handler that is running.
+    ///     let mut frame = unsafe { SignalFrame::new(context) };
+    ///     let mut regs = frame.registers();
+    ///     assert!(RECOVERY.recover(&mut regs), "another fault");
+    ///     frame.set_registers(&regs);
+    /// }
+    ///
+    /// /// The word at an address that may be none.
+    /// #[unsafe(naked)]
+    /// extern "C" fn load(_at: *mut u8, _: *mut u8) -> u64 {
+    ///     std::arch::naked_asm!("mov rax, [rdi]", "ret")
+    /// }
+    ///
+    /// const SIGSEGV: u64 = 11;
+    /// const FLAGS: u64 = 0x0400_0004; // SA_RESTORER, SA_SIGINFO
+    /// let action = [on_fault as *const () as u64, FLAGS, restorer as *const () as u64, 0];
+    /// // SAFETY: a whole `struct sigaction` of the kernel's, for a handler of this kind.
+    /// assert_eq!(unsafe { syscall(nr::RT_SIGACTION, [SIGSEGV, (&raw const action) as u64, 0, 8, 0, 0]) }, 0);
+    ///
+    /// // SAFETY: `load` only reads, and its faults are handled; one thread uses `RECOVERY`.
+    /// let peek = |at: u64| unsafe { RECOVERY.call(load as *const () as u64, at as *mut u8, std::ptr::null_mut()) };
+    /// let word = 42_u64;
+    /// assert_eq!(peek((&raw const word) as u64), Some(42));
+    /// assert_eq!(peek(8), None);
+    /// ```
     pub fn recover(&self, regs: &mut Regs) -> bool {
         let sp = self.sp.swap(0, Ordering::Relaxed);
         if sp == 0 {
@@ -107,8 +167,8 @@ impl Default for Recovery {
     }
 }
 
-/// Calls `function` with the two arguments, and keeps the stack pointer in `sp` meanwhile; then that is 0 again, as it is
-/// after [`Recovery::recover`] and [`Recovery::leave`].
+/// Calls `function` with the two arguments, and keeps the stack pointer in `sp` meanwhile; then that is 0 again, as it
+/// is after [`Recovery::recover`] and [`Recovery::leave`].
 ///
 /// # Safety
 ///

@@ -30,6 +30,44 @@ const FLAGS: usize = 17;
 ///
 /// `context` points to the `struct ucontext` that the kernel made for the handler that holds this value, and nobody
 /// else refers to it while the handler runs.
+///
+/// ```
+/// use cpu::{SignalFrame, nr, restorer, syscall};
+/// use isa::x86::gpr;
+///
+/// const USR1: u64 = 1 << 9;
+///
+/// /// Does what a function would: gives `rdi + xmm0`. Also masks `SIGUSR1`.
+/// extern "C" fn on_breakpoint(_: i32, _: *mut u8, context: *mut u8) {
+///     // SAFETY: the third argument of the handler that is running.
+///     let mut frame = unsafe { SignalFrame::new(context) };
+///     assert_eq!(frame.trap(), 3);
+///     let vectors = frame.vectors().expect("the kernel saves them");
+///     let mut regs = frame.registers();
+///     regs.gpr[gpr::RAX] = regs.argument(1) + f64::from_bits(vectors[0][0]) as u64;
+///     frame.set_registers(&regs);
+///     frame.set_mask(frame.mask() | USR1);
+///     // This handler did not ask for the alternate stack: its frame is on the other.
+///     let (low, high) = frame.signal_stack();
+///     assert!(!(low..high).contains(&(context as u64)));
+/// }
+///
+/// const SIGTRAP: u64 = 5;
+/// const FLAGS: u64 = 0x0400_0004; // SA_RESTORER, SA_SIGINFO
+/// let action = [on_breakpoint as *const () as u64, FLAGS, restorer as *const () as u64, 0];
+/// // SAFETY: a whole `struct sigaction` of the kernel's, for a handler of this kind.
+/// assert_eq!(unsafe { syscall(nr::RT_SIGACTION, [SIGTRAP, (&raw const action) as u64, 0, 8, 0, 0]) }, 0);
+///
+/// let sum: u64;
+/// // SAFETY: the handler changes rax, and nothing else that is in use here.
+/// unsafe { std::arch::asm!("int3", in("rdi") 40, in("xmm0") 2.0_f64, out("rax") sum) };
+/// assert_eq!(sum, 42);
+///
+/// let mut mask = 0_u64;
+/// // SAFETY: the kernel writes one word, which is there.
+/// unsafe { syscall(nr::RT_SIGPROCMASK, [0, 0, (&raw mut mask) as u64, 8, 0, 0]) };
+/// assert_eq!(mask & USR1, USR1);
+/// ```
 #[derive(Debug)]
 pub struct SignalFrame {
     context: *mut u8,
@@ -123,6 +161,29 @@ impl SignalFrame {
 /// # Safety
 ///
 /// Not to be called: only a signal handler may return to it.
+///
+/// ```
+/// use cpu::{nr, syscall};
+/// use std::sync::atomic::{AtomicI32, Ordering};
+///
+/// static SEEN: AtomicI32 = AtomicI32::new(0);
+///
+/// extern "C" fn handler(signal: i32) {
+///     SEEN.store(signal, Ordering::Relaxed);
+/// }
+///
+/// const SIGUSR1: u64 = 10;
+/// const SA_RESTORER: u64 = 0x0400_0000;
+/// let action = [handler as *const () as u64, SA_RESTORER, cpu::restorer as *const () as u64, 0];
+/// // SAFETY: a whole `struct sigaction` of the kernel's, for a handler of this kind; a signal to this thread.
+/// unsafe {
+///     assert_eq!(syscall(nr::RT_SIGACTION, [SIGUSR1, (&raw const action) as u64, 0, 8, 0, 0]), 0);
+///     let own = syscall(nr::GETTID, [0; 6]).cast_unsigned();
+///     assert_eq!(syscall(nr::TKILL, [own, SIGUSR1, 0, 0, 0, 0]), 0);
+/// }
+/// // The handler has returned here.
+/// assert_eq!(SEEN.load(Ordering::Relaxed), 10);
+/// ```
 #[unsafe(naked)]
 pub unsafe extern "C" fn restorer() {
     core::arch::naked_asm!("mov eax, 15", "syscall", "ud2")

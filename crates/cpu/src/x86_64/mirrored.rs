@@ -24,8 +24,8 @@ struct Mirror {
 const REGISTERS: [usize; 8] = [gpr::RDI, gpr::RSI, gpr::RDX, gpr::RCX, 8, 9, gpr::RAX, 10];
 
 /// Calls `function` as the function was called that `regs` have just entered: with its argument registers, with
-/// `vectors` as `xmm0` to `xmm7` if they are known, and with `stack` as the bytes above the return address. Gives `rax`;
-/// `None` when the function has faulted ([`Recovery`]).
+/// `vectors` as `xmm0` to `xmm7` if they are known, and with `stack` as the bytes above the return address. Gives
+/// `rax`; `None` when the function has faulted ([`Recovery`]).
 ///
 /// Where the compiler may not use vector registers (a kernel's code), they are left as they are.
 ///
@@ -33,6 +33,27 @@ const REGISTERS: [usize; 8] = [gpr::RDI, gpr::RSI, gpr::RDX, gpr::RCX, 8, 9, gpr
 ///
 /// As [`Recovery::call`]: at `function` there must be a function that can be called so, also if it ends in the middle.
 /// The stack must have room for `stack`; more than a guard page's size must not be copied.
+///
+/// ```
+/// use cpu::{Recovery, call_mirrored};
+/// use isa::x86::{Regs, gpr};
+///
+/// extern "C" fn weighted(a: u64, b: u64, _: u64, _: u64, _: u64, _: u64, seventh: u64, factor: f64) -> u64 {
+///     ((a + 10 * b + 100 * seventh) as f64 * factor) as u64
+/// }
+///
+/// // As a program was when it entered `weighted(1, 2, 0, 0, 0, 0, 3, 0.5)`.
+/// let mut regs = Regs::default();
+/// (regs.gpr[gpr::RDI], regs.gpr[gpr::RSI]) = (1, 2);
+/// let mut vectors = [[0; 2]; 8];
+/// vectors[0][0] = 0.5_f64.to_bits();
+/// let stack = 3_u64.to_le_bytes();
+///
+/// let function = weighted as *const () as u64;
+/// // SAFETY: the function takes these.
+/// let said = unsafe { call_mirrored(&Recovery::new(), function, &regs, Some(&vectors), &stack) };
+/// assert_eq!(said, Some(160));
+/// ```
 pub unsafe fn call_mirrored(
     recovery: &Recovery,
     function: u64,

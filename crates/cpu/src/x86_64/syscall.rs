@@ -41,6 +41,19 @@ pub mod nr {
 ///
 /// The call itself must be one that is sound with these arguments: pointers that the kernel writes through must be
 /// valid for that, and the call must not take memory away that Rust code still uses.
+///
+/// ```
+/// use cpu::{nr, syscall};
+///
+/// // SAFETY: takes nothing and changes nothing.
+/// let pid = unsafe { syscall(nr::GETPID, [0; 6]) };
+/// assert_eq!(pid, std::process::id().into());
+///
+/// const EBADF: i64 = 9;
+/// // SAFETY: no file has this number.
+/// let closed = unsafe { syscall(nr::CLOSE, [u64::MAX, 0, 0, 0, 0, 0]) };
+/// assert_eq!(closed, -EBADF);
+/// ```
 #[inline]
 pub unsafe fn syscall(number: u64, args: [u64; 6]) -> i64 {
     let result: i64;

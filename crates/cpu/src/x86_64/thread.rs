@@ -2,12 +2,23 @@
 
 /// The word at `fs:OFFSET`: a field of the C library's thread control block.
 ///
-/// Only for a thread of a C library that keeps a field there; elsewhere the word means nothing, or does not exist.
+/// ```
+/// use cpu::thread_word;
+///
+/// // The first word is the block's own address, so every thread has another one.
+/// // SAFETY: this thread, and the one that it makes, are a C library's.
+/// let word = || unsafe { thread_word::<0>() };
+/// let other = std::thread::spawn(word).join().expect("does not panic");
+/// assert!(word() == word() && word() != other);
+/// ```
+///
+/// # Safety
+///
+/// The calling thread must run under a C library that keeps a field at `OFFSET`; elsewhere nothing may be mapped there.
 #[must_use]
-pub fn thread_word<const OFFSET: usize>() -> u64 {
+pub unsafe fn thread_word<const OFFSET: usize>() -> u64 {
     let word: u64;
-    // SAFETY: the caller's thread runs under a C library, whose thread control block begins at fs:0 and is mapped for
-    // the thread's life; OFFSET is a field of it. Reading changes nothing.
+    // SAFETY: the caller promises that the field exists. Reading changes nothing.
     unsafe {
         core::arch::asm!("mov {}, fs:[{}]", out(reg) word, const OFFSET, options(nostack, readonly, preserves_flags));
     }

@@ -4,6 +4,13 @@
 ///
 /// `RDTSCP` reads both at once (Intel SDM vol. 2B); Linux keeps the processor's number in the low 12 bits of
 /// `IA32_TSC_AUX` (`arch/x86/include/asm/segment.h`, `vdso_encode_cpunode`).
+///
+/// ```
+/// let (start, processor) = cpu::now();
+/// let (end, then) = cpu::now();
+/// // A thread may move to another processor in between, whose counter need not agree.
+/// assert!(start <= end || processor != then);
+/// ```
 #[must_use]
 pub fn now() -> (u64, u32) {
     let mut aux = 0;

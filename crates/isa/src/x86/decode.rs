@@ -7,6 +7,18 @@ use super::{Image, MAX_LEN, Op, Operand, Plan, Privilege, Refusal, Repair, Site,
 use crate::{Segment, Width};
 
 /// What is known of one instruction.
+///
+/// ```
+/// use isa::x86::{Privilege, Refusal, analyse};
+///
+/// // mov rax, rbx
+/// let analysis = analyse(&[0x48, 0x89, 0xD8], 0x1000, Privilege::User)?;
+/// assert_eq!(analysis.next(), 0x1003);
+/// // The copy, with and without the jump to the next instruction.
+/// assert_eq!(analysis.body(0x2000)?.as_slice(), [0x48, 0x89, 0xD8]);
+/// assert_eq!(analysis.image(0x2000)?.as_slice(), [0x48, 0x89, 0xD8, 0xE9, 0xFB, 0xEF, 0xFF, 0xFF]);
+/// # Ok::<(), Refusal>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Analysis {
     /// Its address.
@@ -97,6 +109,23 @@ pub(super) fn decode(bytes: &[u8], addr: u64) -> (Instruction, Decoder<'_>) {
 /// # Errors
 ///
 /// The instruction cannot be probed.
+///
+/// ```
+/// use isa::x86::{Flow, Op, Privilege, Refusal, Verdict, analyse};
+///
+/// let call = analyse(&[0xE8, 0, 1, 0, 0], 0x1000, Privilege::User)?;
+/// assert_eq!((call.len, call.flow), (5, Flow::Call(0x1105)));
+/// assert_eq!(call.verdict, Verdict::Emulate(Op::call(5, 0x100)));
+///
+/// // mov rax, rbx
+/// let mov = analyse(&[0x48, 0x89, 0xD8], 0x1000, Privilege::User)?;
+/// assert!(matches!(mov.verdict, Verdict::Slot(_)));
+///
+/// // hlt
+/// assert!(matches!(analyse(&[0xF4], 0x1000, Privilege::User), Err(Refusal::Privileged(_))));
+/// assert!(analyse(&[0xF4], 0x1000, Privilege::Kernel).is_ok());
+/// # Ok::<(), Refusal>(())
+/// ```
 pub fn analyse(bytes: &[u8], addr: u64, privilege: Privilege) -> Result<Analysis, Refusal> {
     let (instruction, decoder) = decode(bytes, addr);
     if instruction.is_invalid() {
@@ -127,6 +156,14 @@ fn truncated(bytes: &[u8], addr: u64) -> bool {
 }
 
 /// The instruction in Intel's syntax, or nothing if the bytes are none.
+///
+/// ```
+/// use isa::x86::disassemble;
+///
+/// assert_eq!(disassemble(&[0x48, 0x89, 0xD8], 0x1000).as_deref(), Some("mov rax, rbx"));
+/// assert_eq!(disassemble(&[0xE8, 0, 1, 0, 0], 0x1000).as_deref(), Some("call 0x1105"));
+/// assert_eq!(disassemble(&[0x06], 0x1000), None);
+/// ```
 #[cfg(feature = "text")]
 #[must_use]
 pub fn disassemble(bytes: &[u8], addr: u64) -> Option<alloc::string::String> {

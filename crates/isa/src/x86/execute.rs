@@ -32,6 +32,35 @@ impl Op {
     ///
     /// The instruction would fault, or the operation's bytes mean nothing. Nothing was changed; the
     /// processor shall execute the instruction's image and decide.
+    ///
+    /// ```
+    /// use isa::x86::{Op, Regs};
+    /// use isa::{Fault, Memory, Segment, Width};
+    ///
+    /// /// No address can be accessed.
+    /// struct NoMemory;
+    ///
+    /// impl Memory for NoMemory {
+    ///     fn read(&mut self, addr: u64, _: Width) -> Result<u64, Fault> {
+    ///         Err(Fault { addr, write: false })
+    ///     }
+    ///     fn write(&mut self, addr: u64, _: Width, _: u64) -> Result<(), Fault> {
+    ///         Err(Fault { addr, write: true })
+    ///     }
+    ///     fn segment_base(&self, _: Segment) -> u64 {
+    ///         0
+    ///     }
+    /// }
+    ///
+    /// let mut regs = Regs { rip: 0x1000, ..Regs::default() };
+    /// regs.set(4, 0x8000); // rsp
+    /// let before = regs;
+    /// assert_eq!(Op::call(5, 0x100).execute(&mut regs, &mut NoMemory), Err(Fault { addr: 0x7FF8, write: true }));
+    /// assert_eq!(regs, before);
+    /// // A jump needs no memory.
+    /// assert_eq!(Op::jump(5, 0x100).execute(&mut regs, &mut NoMemory), Ok(()));
+    /// assert_eq!(regs.rip, 0x1105);
+    /// ```
     pub fn execute<M: Memory>(&self, regs: &mut Regs, mem: &mut M) -> Result<(), Fault> {
         let next = regs.rip.wrapping_add(u64::from(self.len));
         let target = next.wrapping_add(self.value.cast_unsigned());

@@ -125,6 +125,19 @@ impl Exits {
 }
 
 /// The ways out of the function whose `code` begins at `start`.
+///
+/// ```
+/// use isa::x86::{Exit, exits};
+///
+/// // test edi, edi; je to the ret; jmp out; ret
+/// let code = [0x85, 0xFF, 0x74, 5, 0xE9, 0, 1, 0, 0, 0xC3];
+/// let all = exits(&code, 0x1000);
+/// assert_eq!(all.ways, [Exit::TailJump { addr: 0x1004, target: 0x1109 }, Exit::Ret { addr: 0x1009 }]);
+/// assert!(all.enumerable() && !all.only_returns());
+///
+/// // jmp rax: nobody knows where it goes.
+/// assert!(!exits(&[0xFF, 0xE0], 0x1000).enumerable());
+/// ```
 #[must_use]
 pub fn exits(code: &[u8], start: u64) -> Exits {
     let all: Vec<Instruction> = instructions(code, start).collect();

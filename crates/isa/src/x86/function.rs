@@ -53,12 +53,6 @@ impl Sweep {
         }
     }
 
-    /// Whether an instruction begins at `addr`.
-    #[must_use]
-    pub fn is_boundary(&self, addr: u64) -> bool {
-        self.at(addr) == Boundary::Start
-    }
-
     /// The addresses of all instructions, ascending.
     pub fn starts(&self) -> impl Iterator<Item = u64> + '_ {
         self.starts.iter().map(|offset| self.start.wrapping_add(*offset))
@@ -72,6 +66,19 @@ impl Sweep {
 }
 
 /// Decodes the function whose `code` begins at `start`.
+///
+/// ```
+/// use isa::x86::{Boundary, boundaries};
+///
+/// let code = [0x55, 0x48, 0x89, 0xE5, 0x06, 0xC3]; // push rbp; mov rbp, rsp; (no instruction); ret
+/// let sweep = boundaries(&code, 0x1000);
+/// assert_eq!(sweep.starts().collect::<Vec<_>>(), [0x1000, 0x1001]);
+/// assert_eq!(sweep.lost(), Some(0x1004));
+/// assert_eq!(sweep.at(0x1001), Boundary::Start);
+/// assert_eq!(sweep.at(0x1003), Boundary::Inside(0x1001));
+/// assert_eq!(sweep.at(0x1005), Boundary::Lost(0x1004));
+/// assert_eq!(sweep.at(0x1006), Boundary::Outside);
+/// ```
 #[must_use]
 pub fn boundaries(code: &[u8], start: u64) -> Sweep {
     let mut decoded = 0;

@@ -24,6 +24,25 @@ struct Mark {
 /// # Invariants
 ///
 /// `len <= CAPACITY`, `count <= MARKS`, marks ascend by offset and the first has offset 0.
+///
+/// ```
+/// use isa::x86::{Op, Privilege, Refusal, analyse};
+///
+/// // mov rax, rbx at 0x1000, to be executed at 0x2000
+/// let image = analyse(&[0x48, 0x89, 0xD8], 0x1000, Privilege::User)?.image(0x2000)?;
+/// assert_eq!((image.at(), image.len()), (0x2000, 8));
+/// assert_eq!(image.as_slice()[..4], [0x48, 0x89, 0xD8, 0xE9]); // the copy, and a jump to 0x1003
+/// assert_eq!((image.original(0), image.original(3)), (0x1000, 0x1003));
+/// assert_eq!(image.marks().collect::<Vec<_>>(), [(0, 0x1000, 0), (3, 0x1003, 0)]);
+///
+/// // call rax at 0x1000: push the return address, jump. If the jump faults there was no push.
+/// let call = Op::call_register(2, 0).image(0x1000, 2, 0x2000)?;
+/// assert_eq!((call.original(0), call.pushed(0)), (0x1000, 0));
+/// assert_eq!((call.original(6), call.pushed(6)), (0x1000, 8));
+///
+/// assert!(Op::nop(1).body(0x1000, 1, 0x2000)?.is_empty());
+/// # Ok::<(), Refusal>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Image {
     at: u64,
@@ -57,7 +76,7 @@ impl Image {
         self.len as usize
     }
 
-    /// Whether there is no code: a step image of `nop`.
+    /// Whether there is no code: the body of `nop`.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0

@@ -44,6 +44,44 @@ pub(super) const NO_REGISTER: u8 = 0xFF;
 pub(super) const ADDRESS_32: u8 = 0x80;
 
 /// The effect of one instruction, executed by [`Op::execute`]. The default is `nop` of no length.
+///
+/// ```
+/// # use isa::{Fault, Memory, Segment, Width};
+/// # struct Ram(std::collections::BTreeMap<u64, u64>);
+/// # impl Memory for Ram {
+/// #     fn read(&mut self, addr: u64, _: Width) -> Result<u64, Fault> {
+/// #         self.0.get(&addr).copied().ok_or(Fault { addr, write: false })
+/// #     }
+/// #     fn write(&mut self, addr: u64, _: Width, value: u64) -> Result<(), Fault> {
+/// #         self.0.insert(addr, value);
+/// #         Ok(())
+/// #     }
+/// #     fn segment_base(&self, _: Segment) -> u64 {
+/// #         0
+/// #     }
+/// # }
+/// use isa::x86::{Op, Regs, gpr};
+///
+/// # let mut ram = Ram(Default::default());
+/// let mut regs = Regs { rip: 0x1000, ..Regs::default() };
+/// regs.gpr[gpr::RSP] = 0x8000;
+/// regs.gpr[gpr::RAX] = 0x3000;
+/// regs.gpr[gpr::RCX] = 2;
+/// let mut goes_to = |op: Op| op.execute(&mut regs, &mut ram).map(|()| regs.rip);
+///
+/// assert_eq!(goes_to(Op::nop(4)), Ok(0x1004));
+/// assert_eq!(goes_to(Op::call(5, 0x100)), Ok(0x1109));
+/// assert_eq!(goes_to(Op::ret(1, 0)), Ok(0x1009)); // behind the call
+/// assert_eq!(goes_to(Op::jump(2, -0xB)), Ok(0x1000));
+/// assert_eq!(goes_to(Op::branch(2, 4, 0x10)), Ok(0x1002)); // je: the zero flag is clear
+/// assert_eq!(goes_to(Op::branch(2, 5, 0x10)), Ok(0x1014)); // jne
+/// assert_eq!(goes_to(Op::counted(2, 0xE2, false, -0x16)), Ok(0x1000)); // loop: rcx was 2
+/// assert_eq!(goes_to(Op::counted(2, 0xE2, false, -0x16)), Ok(0x1002)); // and is 0 now
+/// assert_eq!(goes_to(Op::call_register(2, 0)), Ok(0x3000)); // call rax
+/// assert_eq!(goes_to(Op::ret(3, 0x10)), Ok(0x1004));
+/// assert_eq!(goes_to(Op::jump_register(2, 0)), Ok(0x3000)); // jmp rax
+/// assert_eq!(regs.rsp(), 0x8010); // as at first, but for what the last return has released
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Op {
@@ -65,6 +103,40 @@ pub struct Op {
 }
 
 /// A memory operand of an indirect jump or call.
+///
+/// ```
+/// # use isa::{Fault, Memory, Segment, Width};
+/// # struct Ram(std::collections::BTreeMap<u64, u64>);
+/// # impl Memory for Ram {
+/// #     fn read(&mut self, addr: u64, _: Width) -> Result<u64, Fault> {
+/// #         self.0.get(&addr).copied().ok_or(Fault { addr, write: false })
+/// #     }
+/// #     fn write(&mut self, addr: u64, _: Width, value: u64) -> Result<(), Fault> {
+/// #         self.0.insert(addr, value);
+/// #         Ok(())
+/// #     }
+/// #     fn segment_base(&self, _: Segment) -> u64 {
+/// #         0
+/// #     }
+/// # }
+/// use isa::x86::{Op, Operand, Regs, gpr};
+///
+/// // [rbx+rcx*8-0x10], a table of functions whose third is at 0x2000.
+/// let third = Operand { base: Some(3), index: Some((1, 3)), displacement: -0x10, ..Operand::default() };
+/// let mut ram = Ram([(0x5000, 0x2000)].into());
+/// let mut regs = Regs { rip: 0x1000, ..Regs::default() };
+/// regs.gpr[gpr::RSP] = 0x8000;
+/// (regs.gpr[gpr::RBX], regs.gpr[gpr::RCX]) = (0x5000, 2);
+///
+/// Op::jump_memory(4, third).execute(&mut regs, &mut ram)?;
+/// assert_eq!((regs.rip, regs.rsp()), (0x2000, 0x8000));
+///
+/// regs.rip = 0x1000;
+/// Op::call_memory(4, third).execute(&mut regs, &mut ram)?;
+/// assert_eq!((regs.rip, regs.rsp()), (0x2000, 0x7FF8));
+/// assert_eq!(ram.read(0x7FF8, Width::B8), Ok(0x1004));
+/// # Ok::<(), Fault>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Operand {
     /// The base register.
@@ -153,6 +225,44 @@ impl Op {
     }
 
     /// `push register`, 64 bits.
+    ///
+    /// ```
+    /// # use isa::{Fault, Memory, Segment, Width};
+    /// # struct Ram(std::collections::BTreeMap<u64, u64>);
+    /// # impl Memory for Ram {
+    /// #     fn read(&mut self, addr: u64, _: Width) -> Result<u64, Fault> {
+    /// #         self.0.get(&addr).copied().ok_or(Fault { addr, write: false })
+    /// #     }
+    /// #     fn write(&mut self, addr: u64, _: Width, value: u64) -> Result<(), Fault> {
+    /// #         self.0.insert(addr, value);
+    /// #         Ok(())
+    /// #     }
+    /// #     fn segment_base(&self, _: Segment) -> u64 {
+    /// #         0
+    /// #     }
+    /// # }
+    /// use isa::x86::{Op, Regs, flags, gpr};
+    ///
+    /// let mut ram = Ram(Default::default());
+    /// let mut regs = Regs { rip: 0x1000, flags: flags::IF, ..Regs::default() };
+    /// (regs.gpr[gpr::RSP], regs.gpr[gpr::RAX]) = (0x8000, 7);
+    ///
+    /// Op::push(1, 0).execute(&mut regs, &mut ram)?; // push rax
+    /// assert_eq!((regs.rsp(), ram.read(0x7FF8, Width::B8)), (0x7FF8, Ok(7)));
+    /// Op::pop(1, 3).execute(&mut regs, &mut ram)?; // pop rbx
+    /// assert_eq!((regs.rsp(), regs.gpr[gpr::RBX]), (0x8000, 7));
+    ///
+    /// Op::push_flags(1).execute(&mut regs, &mut ram)?;
+    /// Op::clear_interrupts(1).execute(&mut regs, &mut ram)?;
+    /// assert_eq!(regs.flags, 0);
+    /// Op::pop_flags(1).execute(&mut regs, &mut ram)?;
+    /// assert_eq!(regs.flags, flags::IF);
+    ///
+    /// regs.flags = flags::ZF;
+    /// Op::set_interrupts(1).execute(&mut regs, &mut ram)?;
+    /// assert_eq!(regs.flags, flags::ZF | flags::IF);
+    /// # Ok::<(), Fault>(())
+    /// ```
     #[must_use]
     pub const fn push(len: u8, register: u8) -> Self {
         Self::new(kind::PUSH, len, register & 15, 0)
@@ -211,19 +321,17 @@ impl Op {
         self
     }
 
-    /// The length of the instruction that it stands for.
-    #[must_use]
-    pub const fn len(&self) -> u8 {
-        self.len
-    }
-
-    /// Whether the instruction has no bytes, which only the default has not.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Whether execution reads or writes memory, and so may return a fault of it.
+    ///
+    /// ```
+    /// use isa::x86::Op;
+    ///
+    /// let (call, jump, push_flags) = (Op::call(5, 0x100), Op::jump(2, 8), Op::push_flags(1));
+    /// let classes = |op: Op| (op.touches_memory(), op.uses_flags(), op.is_call(), op.falls_through());
+    /// assert_eq!(classes(call), (true, false, true, false));
+    /// assert_eq!(classes(jump), (false, false, false, false));
+    /// assert_eq!(classes(push_flags), (true, true, false, true));
+    /// ```
     #[must_use]
     pub const fn touches_memory(&self) -> bool {
         matches!(
@@ -252,12 +360,6 @@ impl Op {
         matches!(self.kind, kind::CALL | kind::CALL_REGISTER | kind::CALL_MEMORY)
     }
 
-    /// Whether it is a near return.
-    #[must_use]
-    pub const fn is_return(&self) -> bool {
-        self.kind == kind::RETURN
-    }
-
     /// Whether execution may continue at the next instruction without having been elsewhere.
     #[must_use]
     pub const fn falls_through(&self) -> bool {
@@ -274,6 +376,17 @@ impl Op {
     }
 
     /// The bytes to hand to whoever executes it.
+    ///
+    /// ```
+    /// use isa::x86::Op;
+    ///
+    /// let call = Op::call(5, 0x100);
+    /// assert_eq!(Op::from_bytes(call.to_bytes()), call);
+    /// assert_eq!(Op::from_words(call.to_words()), call);
+    /// // The words are the same bytes.
+    /// let [first, second] = call.to_words().map(u64::to_le_bytes);
+    /// assert_eq!([first, second].concat(), call.to_bytes());
+    /// ```
     #[must_use]
     pub const fn to_bytes(&self) -> [u8; Self::SIZE] {
         let v = self.value.to_le_bytes();

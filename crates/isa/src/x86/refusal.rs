@@ -5,6 +5,14 @@ use core::fmt;
 use super::MAX_LEN;
 
 /// An instruction that was refused: where it is and its bytes.
+///
+/// ```
+/// use isa::x86::Site;
+///
+/// let site = Site::new(0x1000, &[0xFF, 0x18]);
+/// assert_eq!((site.addr(), site.bytes()), (0x1000, &[0xFF, 0x18][..]));
+/// assert_eq!(site.to_string(), "0x1000 (ff 18)");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Site {
     addr: u64,
@@ -57,6 +65,15 @@ impl fmt::Debug for Site {
 }
 
 /// Why an instruction is refused. Each variant is one rule of the hardware.
+///
+/// ```
+/// use isa::x86::{Privilege, analyse};
+///
+/// // call far [rax]
+/// let refusal = analyse(&[0xFF, 0x18], 0x1000, Privilege::User).expect_err("cannot be copied");
+/// assert_eq!((refusal.rule(), refusal.addr()), ("far-call", 0x1000));
+/// assert_eq!(refusal.to_string(), "0x1000 (ff 18): a far call pushes its own code segment and address");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {

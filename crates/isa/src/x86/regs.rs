@@ -57,6 +57,15 @@ pub mod gpr {
 }
 
 /// General registers, instruction pointer and flags of the probed program.
+///
+/// ```
+/// use isa::x86::{Condition, Regs, flags, gpr};
+///
+/// let mut regs = Regs { rip: 0x1000, flags: flags::ZF, ..Regs::default() };
+/// regs.set(4, 0x8000);
+/// assert_eq!((regs.get(4), regs.rsp(), regs.gpr[gpr::RSP]), (0x8000, 0x8000, 0x8000));
+/// assert!(regs.holds(Condition::new(4))); // equal
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Regs {
@@ -129,6 +138,18 @@ impl Regs {
 
 /// A condition as `jcc`, `setcc` and `cmovcc` encode it: four bits, of which the lowest negates
 /// (SDM volume 2, appendix B.1.4.7).
+///
+/// ```
+/// use isa::x86::{Condition, flags};
+///
+/// let less = Condition::new(0xC); // as in 7C, jl
+/// assert_eq!(less, Condition::new(0x7C));
+/// assert!(less.holds(flags::SF) && !less.holds(flags::SF | flags::OF));
+///
+/// let not_less = less.negated(); // jge
+/// assert_eq!(not_less.code(), 0xD);
+/// assert!(not_less.holds(flags::SF | flags::OF));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Condition(u8);
 

@@ -1,6 +1,6 @@
 //! Copies of instructions: how one is made for an address, and what is left to repair after it ran.
 
-use super::image::{Image, displacement, reach};
+use super::image::{Image, reach};
 use super::{MAX_LEN, Refusal, Regs, flags, gpr};
 use crate::{Fault, Memory, Width};
 
@@ -17,6 +17,33 @@ pub(super) enum Relocation {
 }
 
 /// What is left to do after the copy of an instruction was stepped over. Boosted images contain it.
+///
+/// ```
+/// # use isa::{Fault, Memory, Segment, Width};
+/// # struct Ram(std::collections::BTreeMap<u64, u64>);
+/// # impl Memory for Ram {
+/// #     fn read(&mut self, addr: u64, _: Width) -> Result<u64, Fault> {
+/// #         self.0.get(&addr).copied().ok_or(Fault { addr, write: false })
+/// #     }
+/// #     fn write(&mut self, addr: u64, _: Width, value: u64) -> Result<(), Fault> {
+/// #         self.0.insert(addr, value);
+/// #         Ok(())
+/// #     }
+/// #     fn segment_base(&self, _: Segment) -> u64 {
+/// #         0
+/// #     }
+/// # }
+/// use isa::x86::{Regs, Repair, flags};
+///
+/// // pushf at 0x1000 was stepped: what it has pushed shows the host's trap flag.
+/// let mut regs = Regs { rip: 0x2002, ..Regs::default() };
+/// regs.set(4, 0x8000); // rsp
+/// let mut ram = Ram([(0x8000, flags::ZF | flags::TF)].into());
+/// Repair::PushedTrapFlag(Width::B2).apply(&mut regs, &mut ram, 0x1002, false)?;
+/// assert_eq!(ram.read(0x8000, Width::B2), Ok(flags::ZF));
+/// assert_eq!(regs.rip, 0x1002);
+/// # Ok::<(), Fault>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
     /// Nothing but to set the instruction pointer, if it is at the end of the copy, to the next
@@ -54,6 +81,33 @@ impl Repair {
 }
 
 /// How to execute an instruction out of line.
+///
+/// ```
+/// use isa::x86::{Plan, Privilege, Refusal, Repair, Verdict, analyse};
+///
+/// fn plan(bytes: &[u8]) -> Option<Plan> {
+///     match analyse(bytes, 0x1000, Privilege::User).ok()?.verdict {
+///         Verdict::Slot(plan) => Some(plan),
+///         Verdict::Emulate(_) => None,
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Refusal> {
+/// let syscall = plan(&[0x0F, 0x05]).expect("is copied");
+/// assert_eq!(syscall.bytes(), [0x0F, 0x05]);
+/// assert!(syscall.position_independent() && syscall.boostable() && !syscall.steppable());
+/// // The copy; with a `mov` of 10 bytes to rcx behind it; and with the jump to the next instruction.
+/// assert_eq!(syscall.repair(), Repair::Rcx);
+/// assert_eq!(syscall.step_image(0x2000)?.len(), 2);
+/// assert_eq!(syscall.body(0x2000)?.len(), 12);
+/// assert_eq!(syscall.image(0x2000)?.len(), 17);
+///
+/// let load = plan(&[0x48, 0x8B, 0x05, 0x10, 0, 0, 0]).expect("is copied"); // mov rax, [rip+0x10]
+/// assert!(!load.position_independent());
+/// assert!(matches!(load.image(0x7000_0000_0000), Err(Refusal::Unreachable { target: 0x1017, .. })));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(super) addr: u64,
@@ -156,17 +210,6 @@ impl Plan {
 
     const fn next(&self) -> u64 {
         self.addr.wrapping_add(self.len as u64)
-    }
-
-    /// Whether an image at `at` reaches what it refers to.
-    #[must_use]
-    pub fn reaches(&self, at: u64) -> bool {
-        match self.relocation {
-            Relocation::Displacement { target, .. } => {
-                displacement(at.wrapping_add(u64::from(self.len)), target).is_some()
-            }
-            _ => true,
-        }
     }
 }
 

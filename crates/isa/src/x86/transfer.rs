@@ -29,6 +29,22 @@ impl Op {
     /// # Errors
     ///
     /// [`Refusal::Unreachable`] or [`Refusal::NoImage`].
+    ///
+    /// ```
+    /// use isa::x86::{Op, Refusal};
+    ///
+    /// // je 0x1012 at 0x1000: jne over the jump to the target, and the jump to the next instruction.
+    /// let branch = Op::branch(2, 4, 0x10);
+    /// let image = branch.image(0x1000, 2, 0x2000)?;
+    /// assert_eq!((image.as_slice()[0], image.as_slice()[2], image.as_slice()[7]), (0x75, 0xE9, 0xE9));
+    /// assert_eq!((image.original(2), image.original(7)), (0x1012, 0x1002));
+    /// // Without the last of these, it falls off the end.
+    /// assert_eq!(branch.body(0x1000, 2, 0x2000)?.as_slice(), &image.as_slice()[..7]);
+    ///
+    /// // call rsp
+    /// assert_eq!(Op::call_register(2, 4).image(0x1000, 2, 0x2000), Err(Refusal::NoImage { addr: 0x1000 }));
+    /// # Ok::<(), Refusal>(())
+    /// ```
     pub fn image(&self, addr: u64, len: u8, at: u64) -> Result<Image, Refusal> {
         let mut image = self.body(addr, len, at)?;
         if self.falls_through() {
