@@ -4,6 +4,16 @@ use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::fmt;
 
 /// One line: what to probe, under which name, and what to record there.
+///
+/// ```
+/// let definition = events::parse("p libc.so.6:malloc+0x10 %rdi:u64")?;
+/// assert_eq!(definition.object(), Some("libc.so.6"));
+/// // The line gives no name, so it gets Linux's.
+/// assert_eq!(definition.group_name(), "kprobes");
+/// assert_eq!(definition.event_name(), "p_malloc_16");
+/// assert_eq!(definition.to_string(), "p libc.so.6:malloc+0x10 arg1=%di:u64");
+/// # Ok::<(), events::SyntaxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
     /// Probe, return probe or removal.
@@ -94,6 +104,17 @@ pub struct Arg {
 }
 
 /// Where a value comes from.
+///
+/// ```
+/// use events::{Fetch, parse};
+///
+/// let fetch = |argument| parse(&format!("p f {argument}")).map(|definition| definition.args[0].fetch.clone());
+/// assert_eq!(fetch("$arg1")?, Fetch::Argument(1));
+/// // What lies in memory can be a string or an array; a register cannot.
+/// assert!(fetch("+8(%di)")?.is_memory() && !fetch("%di")?.is_memory());
+/// assert!(fetch("$comm")?.is_text() && fetch(r#"\"start""#)?.is_text());
+/// # Ok::<(), events::SyntaxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetch {
     /// `%REG`.
@@ -150,6 +171,16 @@ impl Fetch {
 
 /// A register, by its number in the hardware's encoding: 0 to 15 are rax rcx rdx rbx rsp rbp rsi rdi r8…r15, 16 is the
 /// instruction pointer, 17 the flags.
+///
+/// ```
+/// use events::Register;
+///
+/// let register = Register::from_name("rdi").ok_or("no such register")?;
+/// assert_eq!((register.index(), register.name()), (7, "di"));
+/// assert_eq!(Register::from_name("di"), Some(register));
+/// assert_eq!(Register::from_name("edi"), None);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register(u8);
 
@@ -197,6 +228,16 @@ impl Register {
 }
 
 /// How a value is stored and printed.
+///
+/// ```
+/// use events::{Base, Fetch, Type, Width, parse};
+///
+/// let definition = parse("p f +0(%di):u16[4]")?;
+/// assert_eq!(definition.args[0].ty, Type { base: Base::Unsigned(Width::W16), count: Some(4) });
+/// assert_eq!(Type::default_for(&Fetch::Argument(1)).to_string(), "x64");
+/// assert_eq!(Type::default_for(&Fetch::Comm), Type::STRING);
+/// # Ok::<(), events::SyntaxError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Type {
     /// The type, or that of each element.
@@ -206,6 +247,16 @@ pub struct Type {
 }
 
 /// A type without its array size.
+///
+/// ```
+/// use events::{Base, Width};
+///
+/// assert!(Base::UserString.is_string() && !Base::SymbolString.is_string());
+/// assert_eq!(Base::String.width(), None);
+/// // Three bits of a 16-bit number: the whole number is fetched.
+/// let bits = Base::Bits { width: 3, offset: 4, container: Width::W16 };
+/// assert_eq!(bits.width(), Some(Width::W16));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// `u8` to `u64`: decimal.
@@ -236,6 +287,14 @@ pub enum Base {
 }
 
 /// How many bytes a number has.
+///
+/// ```
+/// use events::Width;
+///
+/// assert_eq!(Width::from_bits(32), Some(Width::W32));
+/// assert_eq!(Width::from_bits(24), None);
+/// assert_eq!((Width::W32.bytes(), Width::W32.bits()), (4, 32));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// One byte.

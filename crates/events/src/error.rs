@@ -111,6 +111,29 @@ codes! {
 }
 
 /// What is wrong with a line, and where.
+///
+/// ```
+/// let line = "p:open do_open flags=%edx";
+/// let error = events::parse(line).unwrap_err();
+/// assert_eq!((error.code.name(), error.column), ("BAD_REG_NAME", 21));
+/// assert_eq!(error.code.message(), "Invalid register name");
+/// let rendered = [
+///     "error: Invalid register name",
+///     "  p:open do_open flags=%edx",
+///     "                       ^",
+///     &format!("hint: {}", error.code.hint()),
+/// ];
+/// assert_eq!(error.render(line), rendered.join("\n"));
+/// ```
+///
+/// A host that does not find what a line names says so in the same way:
+///
+/// ```
+/// use events::{ErrorCode, SyntaxError};
+///
+/// let error = SyntaxError::new(ErrorCode::BadProbeAddr, 7).with_detail("no symbol do_open");
+/// assert_eq!(error.to_string(), "Invalid probed address or symbol: no symbol do_open");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntaxError {
     /// What is wrong.

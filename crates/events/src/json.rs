@@ -22,6 +22,21 @@ use crate::{
 };
 
 /// One JSON object, without a newline. `symbolize` turns an address into `SYMBOL+0xOFFSET/0xSIZE`.
+///
+/// ```
+/// use events::{Line, Location, Site, Value, write_json};
+///
+/// let symbol = ("do_open".to_owned(), 0, 0x40);
+/// let line = Line {
+///     comm: "demo", tid: 7, pid: 7, cpu: 0, time_ns: 1_500_000_000,
+///     event: "open", group: "kprobes",
+///     location: Location::Entry(Site::new(0x401000, Some(&symbol))),
+///     values: &[("flags", Value::Hex(0x241)), ("path", Value::Fault)],
+/// };
+/// let json = write_json(&line, &|_| None);
+/// assert!(json.starts_with(r#"{"ts":1.500000000,"comm":"demo","pid":7,"tid":7,"cpu":0,"#));
+/// assert!(json.ends_with(r#""args":{"flags":"0x241","path":null},"faults":["path"]}"#));
+/// ```
 #[must_use]
 pub fn write_json(line: &Line<'_>, symbolize: &dyn Fn(u64) -> Option<String>) -> String {
     let (seconds, nanos) = (line.time_ns / 1_000_000_000, line.time_ns % 1_000_000_000);

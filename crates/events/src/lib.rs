@@ -61,7 +61,7 @@
 //!     "            demo-7       [000]      1.500000: close: (close+0x0/0x20) fd=3 arg2=(fault)",
 //! );
 //! # }
-//! # Ok::<(), events::SyntaxError>(())
+//! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
 //! # What Linux's rules mean here

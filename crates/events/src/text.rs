@@ -57,6 +57,14 @@ pub enum Location<'a> {
 }
 
 /// An address, and what is there.
+///
+/// ```
+/// use events::Site;
+///
+/// let symbol = ("do_open".to_owned(), 0x1c, 0x80);
+/// assert_eq!(Site::new(0x40101c, Some(&symbol)).to_string(), "do_open+0x1c/0x80");
+/// assert_eq!(Site::new(0x40101c, None).to_string(), "0x40101c");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
     /// The address.
@@ -100,6 +108,22 @@ impl fmt::Display for Location<'_> {
 }
 
 /// One line of ftrace text, without a newline. `symbolize` turns an address into `SYMBOL+0xOFFSET/0xSIZE`.
+///
+/// ```
+/// use events::{Line, Location, Site, Value, write_text};
+///
+/// let (main, open) = (("main".to_owned(), 0x1c, 0x80), ("do_open".to_owned(), 0, 0x40));
+/// let (caller, function) = (Site::new(0x40101c, Some(&main)), Site::new(0x402000, Some(&open)));
+/// let line = Line {
+///     comm: "demo", tid: 4711, pid: 4711, cpu: 1, time_ns: 512_034_302_000,
+///     event: "open_ret", group: "kprobes",
+///     location: Location::Return { caller, function }, values: &[("arg1", Value::Signed(-2))],
+/// };
+/// assert_eq!(
+///     write_text(&line, &|_| None),
+///     "            demo-4711    [001]    512.034302: open_ret: (main+0x1c/0x80 <- do_open) arg1=-2",
+/// );
+/// ```
 #[must_use]
 pub fn write_text(line: &Line<'_>, symbolize: &dyn Fn(u64) -> Option<String>) -> String {
     let comm = escaped(line.comm.as_bytes(), None);
@@ -116,6 +140,17 @@ pub fn write_text(line: &Line<'_>, symbolize: &dyn Fn(u64) -> Option<String>) ->
 }
 
 /// A value as text.
+///
+/// ```
+/// use events::Value;
+/// use events::text::value_text;
+///
+/// let symbolize = |addr| (addr == 0x401000).then(|| "main+0x0/0x80".to_owned());
+/// assert_eq!(value_text(&Value::Symbol(0x401000), &symbolize), "main+0x0/0x80");
+/// assert_eq!(value_text(&Value::Symbol(0x10), &symbolize), "0x10");
+/// let path = Value::Str { bytes: b"a\nb".to_vec(), truncated: true };
+/// assert_eq!(value_text(&Value::Array(vec![path, Value::Fault]), &symbolize), r#"{"a\nb"...,(fault)}"#);
+/// ```
 #[must_use]
 pub fn value_text(value: &Value, symbolize: &dyn Fn(u64) -> Option<String>) -> String {
     match value {

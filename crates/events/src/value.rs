@@ -9,6 +9,14 @@ use crate::{
 };
 
 /// One recorded argument.
+///
+/// ```
+/// use events::Value;
+///
+/// assert_eq!(Value::Signed(-1).number(), Some(u64::MAX));
+/// assert_eq!(Value::Char(b'A').number(), Some(0x41));
+/// assert_eq!(Value::Fault.number(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Value {
@@ -57,6 +65,19 @@ impl Value {
 /// Reads a payload that [`run`](crate::run()) wrote by the program that `schema` belongs to: one value for each argument.
 ///
 /// Bytes that make no sense give [`Value::Truncated`] for that argument and those after it.
+///
+/// ```
+/// use events::record::{FAULT, VALUE};
+/// use events::{Base, Field, Schema, Type, Value, Width, decode};
+///
+/// let field = |name: &str, base| Field { name: name.into(), ty: Type { base, count: None } };
+/// let number = Base::Signed(Width::W32);
+/// let schema = Schema { fields: vec![field("fd", number), field("path", Base::String), field("flags", number)] };
+///
+/// // `fd` was read, `path` could not be, and then the record was full.
+/// let values = decode(&schema, &[VALUE, 0xfe, 0xff, 0xff, 0xff, FAULT]);
+/// assert_eq!(values, [Value::Signed(-2), Value::Fault, Value::Truncated]);
+/// ```
 #[must_use]
 pub fn decode(schema: &Schema, payload: &[u8]) -> Vec<Value> {
     let mut rest = Some(payload);

@@ -14,6 +14,17 @@ const ID_BITS: u32 = 32;
 const RETURN: u64 = 1 << ID_BITS;
 
 /// What is known of an event besides its arguments.
+///
+/// ```
+/// use events::wire::Header;
+///
+/// let header = Header { event: 7, is_return: true, address: 0x401000, ..Header::default() };
+/// let tag = header.tag();
+/// assert_eq!((tag & 0xffff_ffff, tag >> 32), (7, 1));
+/// // Eight words of header, and the payload in one, filled up.
+/// let words: Vec<u64> = header.words(&[1, 2, 3]).collect();
+/// assert_eq!((words.len(), words[3], words[8]), (9, 0x401000, 0x03_02_01));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Which event: the number that its probe bears.
@@ -53,6 +64,20 @@ impl Header {
     }
 
     /// Reads what [`tag`](Self::tag) and [`words`](Self::words) gave. `None` for words that are no event's.
+    ///
+    /// ```
+    /// use events::wire::Header;
+    ///
+    /// let name = [u64::from_le_bytes(*b"demo\0\0\0\0"), 0];
+    /// let header = Header { event: 7, thread: 4712, name, ..Header::default() };
+    /// let words: Vec<u64> = header.words(&[1, 2, 3]).collect();
+    ///
+    /// let (read, payload) = Header::decode(header.tag(), &words).ok_or("no event")?;
+    /// assert_eq!((read, payload), (header, vec![1, 2, 3]));
+    /// assert_eq!(read.name_bytes(), b"demo");
+    /// assert_eq!(Header::decode(0, &words[..7]), None);
+    /// # Ok::<(), &str>(())
+    /// ```
     #[cfg(feature = "text")]
     #[must_use]
     pub fn decode(tag: u64, words: &[u64]) -> Option<(Self, Vec<u8>)> {

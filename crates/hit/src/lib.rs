@@ -92,14 +92,6 @@ pub enum Watch {
     No = 1,
 }
 
-impl Next {
-    /// What two probes at one site come to: redirected when one of them did.
-    #[must_use]
-    pub fn or(self, other: Self) -> Self {
-        if self == Self::Step { other } else { self }
-    }
-}
-
 /// Why an event is recorded.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause<'a> {

@@ -24,6 +24,67 @@ pub enum Outcome {
 pub(crate) type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 
 /// Handles a breakpoint trap.
+///
+/// ```
+/// # use hit::returns::{Pool, Returns, SAVED_ARGUMENTS};
+/// # use hit::*;
+/// # use sync::primitive::{AtomicU64, Ordering};
+/// # struct Regs { pc: u64 }
+/// # struct Machine;
+/// # impl Isa for Machine {
+/// #     type Regs = Regs;
+/// #     fn breakpoint_address(regs: &Regs) -> u64 { regs.pc - 1 }
+/// #     fn pc(regs: &Regs) -> u64 { regs.pc }
+/// #     fn set_pc(regs: &mut Regs, pc: u64) { regs.pc = pc }
+/// #     fn sp(_: &Regs) -> u64 { 0 }
+/// #     fn set_sp(_: &mut Regs, _: u64) {}
+/// #     fn begin_step(_: &mut Regs, _: bool) -> u64 { 0 }
+/// #     fn is_single_stepping(_: &Regs) -> bool { false }
+/// #     fn end_step(_: &mut Regs, _: u64) {}
+/// #     fn execute(_: [u64; OP_WORDS], _: &mut Regs) -> bool { false }
+/// #     fn return_slot(_: &Regs) -> u64 { 0 }
+/// #     fn arguments(_: &Regs) -> [u64; SAVED_ARGUMENTS] { [0; SAVED_ARGUMENTS] }
+/// # }
+/// # struct Program { site: Site, probe: Probe, counters: Counters, active: AtomicU64, pool: Pool }
+/// # impl Host for Program {
+/// #     type Isa = Machine;
+/// #     fn find(&self, address: u64) -> Option<u64> { (address == 0x1000).then_some(0) }
+/// #     fn site(&self, _: u64) -> Option<&Site> { Some(&self.site) }
+/// #     fn probe(&self, _: u32) -> Option<&Probe> { Some(&self.probe) }
+/// #     fn counters(&self, _: u32) -> Option<&Counters> { Some(&self.counters) }
+/// #     fn is_breakpoint(&self, address: u64) -> bool { address == 0x1000 || address == 0x2000 }
+/// #     fn thread(&self) -> u64 { 1 }
+/// #     fn enter(&self) -> Option<&AtomicU64> { Some(&self.active) }
+/// #     fn returns(&self) -> Returns<'_> { Returns { pool: &self.pool, instances: &[], stubs: 0, stride: 1 } }
+/// #     fn record(&self, _: &Probe, _: &Regs, _: Cause<'_>) -> bool { false }
+/// #     fn internal(&self, _: &Probe, _: u64, _: &mut Regs) -> Next { Next::Step }
+/// #     fn load(&self, _: u64) -> u64 { 0 }
+/// #     fn exchange(&self, _: u64, _: u64, _: u64) -> bool { false }
+/// #     fn exchange_guarded(&self, _: u64, _: u64, _: u64) -> bool { false }
+/// #     fn contiguous(&self, _: u64, _: u64) -> bool { false }
+/// # }
+/// # // SAFETY: all fields are `sync::Zeroed`.
+/// # let program: Program = unsafe { std::mem::zeroed() };
+/// // A host with one site, whose only probe counts.
+/// let Program { site, probe, counters, .. } = &program;
+/// site.address.store(0x1000, Ordering::Relaxed);
+/// site.slot.store(0x8000, Ordering::Relaxed);
+/// site.first.store(1, Ordering::Relaxed);
+/// site.state.store(Site::ARMED, Ordering::Relaxed);
+/// probe.kind.store(Kind::Entry.code(), Ordering::Relaxed);
+/// probe.state.store(Probe::REGISTERED, Ordering::Relaxed);
+///
+/// let mut regs = Regs { pc: 0x1001 }; // behind the breakpoint
+/// assert_eq!(breakpoint(&program, &mut regs), Outcome::Handled);
+/// assert_eq!(regs.pc, 0x8000); // the copy is next
+/// assert_eq!(Counts::of(counters).hits, 1);
+///
+/// let mut regs = Regs { pc: 0x2001 }; // a debugger's
+/// assert_eq!(breakpoint(&program, &mut regs), Outcome::Foreign);
+/// let mut regs = Regs { pc: 0x3001 }; // it stands there no longer
+/// assert_eq!(breakpoint(&program, &mut regs), Outcome::Stale);
+/// assert_eq!(regs.pc, 0x3000);
+/// ```
 #[inline]
 pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let address = H::Isa::breakpoint_address(regs);

@@ -119,6 +119,26 @@ impl SideStack {
 }
 
 /// A view of the pool: its instances, and where their stubs are. Stub `i` is at `stubs + i * stride`.
+///
+/// ```
+/// use hit::returns::{Instance, Pool, Returns};
+/// use sync::primitive::{AtomicU32, Ordering};
+///
+/// // SAFETY: zeroed memory is an unused pool (`sync::Zeroed`).
+/// let (pool, instances): (Pool, [Instance; 4]) = unsafe { std::mem::zeroed() };
+/// let returns = Returns { pool: &pool, instances: &instances, stubs: 0x9000, stride: 16 };
+/// assert_eq!(returns.high_water(), 0);
+///
+/// // As if a call from 0x1234 were watched.
+/// // SAFETY: there the pool has an atomic word of this size.
+/// let used = unsafe { &*(&raw const pool).byte_add(Pool::USED_OFFSET).cast::<AtomicU32>() };
+/// used.store(1, Ordering::Relaxed);
+/// instances[0].return_address.store(0x1234, Ordering::Relaxed);
+/// assert_eq!(returns.high_water(), 1);
+/// assert_eq!(returns.true_return_address(0x9000), 0x1234); // the stub of the first instance
+/// assert_eq!(returns.true_return_address(0x9010), 0x9010); // of one that was never used
+/// assert_eq!(returns.true_return_address(0x5678), 0x5678);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Returns<'a> {
     /// The pool's words.

@@ -18,12 +18,37 @@ pub const ORIGINAL_BYTES: usize = 16;
 const LIVE: u32 = 1;
 
 /// Whether a state word says "in use".
+///
+/// ```
+/// use hit::{Probe, live};
+/// use sync::primitive::AtomicU32;
+///
+/// assert!(live(&AtomicU32::new(Probe::REGISTERED)));
+/// assert!(!live(&AtomicU32::new(Probe::DISABLED)));
+/// ```
 #[must_use]
 pub fn live(state: &AtomicU32) -> bool {
     state.load(Ordering::Acquire) == LIVE
 }
 
 /// An instruction that is probed: where it is, and how it takes effect elsewhere.
+///
+/// ```
+/// use hit::{Site, live};
+/// use sync::primitive::Ordering;
+///
+/// // SAFETY: zeroed memory is a site without a breakpoint (`sync::Zeroed`).
+/// let site: Site = unsafe { std::mem::zeroed() };
+/// assert!(!live(&site.state));
+///
+/// site.op[0].store(7, Ordering::Relaxed);
+/// assert_eq!(site.op(), [7, 0]);
+///
+/// // In the slot: the instruction, 3 bytes long, and a jump of 5 bytes.
+/// let how = Site::with_lengths(Site::EMULATE, 3, 8);
+/// assert_eq!(Site::lengths(how), (3, 8));
+/// assert!(how & Site::EMULATE != 0 && how & Site::SINGLE_STEP == 0);
+/// ```
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Site {
@@ -91,6 +116,20 @@ pub const MARKS: usize = 6;
 /// stack pointer. One for each site, of hosts that look at threads in slots.
 ///
 /// Each word is a mark, 0 is none; they ascend by offset.
+///
+/// ```
+/// use hit::Marks;
+/// use sync::primitive::AtomicU64;
+///
+/// // Up to offset 4 nothing has happened; from there on the copy has pushed a word that the instruction has not; from
+/// // offset 9 on the instruction, 5 bytes long, is complete.
+/// let marks = [Marks::mark(4, 8, 0), Marks::mark(9, 0, 5), None, None, None, None];
+/// let marks = Marks(marks.map(|mark| AtomicU64::new(mark.unwrap_or(0))));
+/// assert_eq!(marks.meaning(3), (0, 0));
+/// assert_eq!(marks.meaning(6), (0, 8));
+/// assert_eq!(marks.meaning(9), (5, 0));
+/// assert_eq!(Marks::mark(4, 256, 0), None); // not in a byte
+/// ```
 #[repr(C)]
 #[derive(Debug)]
 pub struct Marks(pub [AtomicU64; MARKS]);
@@ -117,6 +156,13 @@ impl Marks {
 const PRESENT: u64 = 1 << 16;
 
 /// What a probe does when its site is hit.
+///
+/// ```
+/// use hit::Kind;
+///
+/// assert_eq!(Kind::from_code(Kind::Return.code()), Some(Kind::Return));
+/// assert_eq!(Kind::from_code(0), None); // zeroed memory
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A kprobe: count and record.
@@ -159,6 +205,23 @@ impl Kind {
 }
 
 /// One probe at one site.
+///
+/// ```
+/// use hit::{Kind, Probe};
+/// use sync::primitive::Ordering;
+///
+/// // SAFETY: zeroed memory is a probe that is not registered (`sync::Zeroed`).
+/// let probe: Probe = unsafe { std::mem::zeroed() };
+/// assert!(!probe.is_registered() && probe.kind().is_none());
+///
+/// probe.kind.store(Kind::Handler.code(), Ordering::Relaxed);
+/// probe.flags.store(Probe::RECORD, Ordering::Relaxed);
+/// probe.handlers.after.store(0x5000, Ordering::Relaxed);
+/// probe.state.store(Probe::DISABLED, Ordering::Release);
+/// assert_eq!(probe.kind(), Some(Kind::Handler));
+/// assert!(probe.records() && probe.is_followed());
+/// assert!(probe.is_registered()); // though it is switched off
+/// ```
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Probe {
@@ -251,6 +314,17 @@ impl Probe {
 }
 
 /// What is counted for a probe.
+///
+/// ```
+/// use hit::Counters;
+/// use sync::primitive::Ordering;
+///
+/// let counters = Counters::new();
+/// Counters::add(&counters.hits);
+/// Counters::add(&counters.hits);
+/// assert_eq!(counters.hits.load(Ordering::Relaxed), 2);
+/// assert_eq!(counters.missed.load(Ordering::Relaxed), 0);
+/// ```
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Counters {

@@ -56,6 +56,11 @@ pub(crate) const fn is_site(entry: u64) -> bool {
 }
 
 /// The step that a processor is in the middle of. Only this processor uses it.
+///
+/// ```
+/// let stepping = hit::Stepping::new();
+/// assert_eq!(stepping.site(), None); // until a breakpoint trap begins a step
+/// ```
 #[derive(Debug)]
 pub struct Stepping {
     /// Index of the site + 1, or 0.
@@ -174,6 +179,15 @@ fn end<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
 /// Handles the trap that comes after a single step.
 ///
 /// A copy of several instructions, or one that repeats itself, takes several steps.
+///
+/// ```
+/// use hit::{Host, Isa, Outcome, single_step};
+///
+/// /// Whether anybody else is to be told of a debug exception.
+/// fn debug<H: Host>(host: &H, regs: &mut <H::Isa as Isa>::Regs) -> bool {
+///     single_step(host, regs) == Outcome::Foreign
+/// }
+/// ```
 pub fn single_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     let stepped = host.stepping().and_then(Stepping::site).and_then(|index| Some((index, host.site(index)?)));
     let single = |site: &Site| site.how.load(Ordering::Relaxed) & Site::SINGLE_STEP != 0;
@@ -252,6 +266,24 @@ pub struct Displaced {
 
 /// The registers are those of a fault: if it happened in a slot, they become what they would be without the probe, and
 /// a step that was under way ends. `None` when it happened elsewhere.
+///
+/// ```
+/// use hit::{Host, Isa, displaced, offer, resume};
+///
+/// /// A page fault; `kernel` is who handles it without probes.
+/// fn fault<H: Host, R>(host: &H, regs: &mut R, kernel: impl FnOnce(&mut R) -> bool) -> bool
+/// where
+///     H::Isa: Isa<Regs = R>,
+/// {
+///     let Some(displaced) = displaced(host, regs) else { return kernel(regs) };
+///     // From here on `regs` say what they would without a probe.
+///     let cured = offer(host, &displaced, regs, 14) || kernel(regs);
+///     if cured {
+///         resume::<H::Isa>(displaced, regs);
+///     }
+///     cured
+/// }
+/// ```
 pub fn displaced<H: Host>(host: &H, regs: &mut Regs<H>) -> Option<Displaced> {
     let (pc, sp) = (H::Isa::pc(regs), H::Isa::sp(regs));
     let place = in_slot(host, pc)?;

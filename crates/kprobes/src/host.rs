@@ -94,6 +94,17 @@ pub enum ReturnScheme {
 }
 
 /// What is stored of a site ([`hit::Site`]).
+///
+/// ```
+/// use kprobes::SiteData;
+/// use std::sync::atomic::Ordering;
+///
+/// // SAFETY: zeroed memory is a site without a breakpoint (`kprobes::Zeroed`).
+/// let site: hit::Site = unsafe { std::mem::zeroed() };
+/// SiteData { address: 0x1000, slot: 0x8000, length: 3, ..SiteData::default() }.store(&site, None);
+/// assert_eq!(site.address.load(Ordering::Relaxed), 0x1000);
+/// assert!(!hit::live(&site.state)); // no breakpoint stands there yet
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SiteData {
     /// Address of the instruction.
@@ -136,6 +147,23 @@ fn set_half(to: &AtomicU32, value: u32) {
 }
 
 /// What is stored of a probe ([`hit::Probe`]).
+///
+/// ```
+/// use hit::{Kind, Probe};
+/// use kprobes::{HandlerData, ProbeData};
+///
+/// let data = ProbeData {
+///     kind: Kind::Entry, id: 3, record: true, code: (0, 0), bit: 0, maxactive: 0, serial: 1, data: 0x1000, next: 0,
+///     handlers: HandlerData::NONE, disabled: true,
+/// };
+/// assert_eq!((data.flags(), data.state()), (Probe::RECORD, Probe::DISABLED));
+///
+/// // SAFETY: zeroed memory is a probe that is not registered (`kprobes::Zeroed`).
+/// let probe: Probe = unsafe { std::mem::zeroed() };
+/// data.store(&probe);
+/// assert_eq!(probe.kind(), Some(Kind::Entry));
+/// assert!(probe.records() && probe.is_registered() && !hit::live(&probe.state));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeData {
     /// Its kind.

@@ -41,6 +41,21 @@ impl Registry {
     ///
     /// The index of the request that failed, and why. Nothing of the batch is live, and the target's text is as
     /// before. All requests are checked before anything is prepared.
+    ///
+    /// ```
+    /// # use kprobes::{Error, Handle, Host, ProbeKind, Registry, Request};
+    /// /// Counts hits at as many of these addresses as can be probed.
+    /// fn count<H: Host>(registry: &mut Registry, host: &mut H, mut addresses: Vec<u64>) -> Vec<Handle> {
+    ///     loop {
+    ///         let request = |(id, &address): (usize, &u64)| Request::counting(address, ProbeKind::Entry, id as u32);
+    ///         let requests: Vec<Request> = addresses.iter().enumerate().map(request).collect();
+    ///         match registry.register(host, &requests) {
+    ///             Ok(handles) => return handles,
+    ///             Err((refused, why)) => println!("{:#x}: {why}", addresses.remove(refused)),
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub fn register<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Vec<Handle>> {
         let Checked { places, sites, .. } = self.check_all(host, requests)?;
         for (address, (request, (plan, original))) in sites {

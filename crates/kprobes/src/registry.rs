@@ -11,6 +11,79 @@ use alloc::vec::Vec;
 use hit::ORIGINAL_BYTES;
 
 /// All probes of one target. The caller passes the [`Host`] to each call, so that it may borrow what it needs.
+///
+/// ```
+/// # use kprobes::*;
+/// # struct Bytes;
+/// # impl Isa for Bytes {
+/// #     type Plan = ();
+/// #     const BREAKPOINT: u8 = 0xCC;
+/// #     const MAX_LENGTH: usize = 1;
+/// #     fn plan(_: &[u8], _: u64) -> Result<(), String> { Ok(()) }
+/// #     fn length(_: &()) -> u8 { 1 }
+/// #     fn operation(_: &()) -> Option<[u64; hit::OP_WORDS]> { None }
+/// #     fn how(_: &(), _: Stepping) -> u32 { 0 }
+/// #     fn check_followed(_: &()) -> Result<(), String> { Ok(()) }
+/// #     fn image(_: &(), _: u64, _: u64, _: u32) -> Result<Image, String> { Ok(Image::default()) }
+/// #     fn boundaries(code: &[u8], start: u64) -> Vec<u64> { (start..).take(code.len()).collect() }
+/// # }
+/// # struct Target { text: [u8; 4] }
+/// # impl Host for Target {
+/// #     type Isa = Bytes;
+/// #     fn read(&mut self, address: u64, out: &mut [u8]) -> Result<(), Error> {
+/// #         let from = self.text.get(address as usize..).and_then(|rest| rest.get(..out.len()));
+/// #         from.map(|from| out.copy_from_slice(from)).ok_or(Error::NotText { address })
+/// #     }
+/// #     fn function(&mut self, address: u64) -> Result<Function, Error> {
+/// #         if address < 4 { Ok(Function { start: 0, code: vec![0; 4] }) } else { Err(Error::NotText { address }) }
+/// #     }
+/// #     fn return_scheme(&mut self, _: u64) -> Result<ReturnScheme, Error> { Ok(ReturnScheme::Stub) }
+/// #     fn slot(&mut self, _: u64) -> Result<u64, Error> { Ok(0x100) }
+/// #     fn write_slot(&mut self, _: u64, _: &[u8]) -> Result<(), Error> { Ok(()) }
+/// #     fn store_program(&mut self, _: &[u8]) -> Result<u32, Error> { Ok(0) }
+/// #     fn store_site(&mut self, _: u32, _: &SiteData) -> Result<(), Error> { Ok(()) }
+/// #     fn publish(&mut self, _: u64, _: u64) -> Result<(), Error> { Ok(()) }
+/// #     fn store_probe(&mut self, _: u32, _: &ProbeData) -> Result<(), Error> { Ok(()) }
+/// #     fn set_state(&mut self, _: u32, _: u32) -> Result<(), Error> { Ok(()) }
+/// #     fn set_first(&mut self, _: u32, _: u32) -> Result<(), Error> { Ok(()) }
+/// #     fn set_next(&mut self, _: u32, _: u32) -> Result<(), Error> { Ok(()) }
+/// #     fn set_armed(&mut self, _: u32, _: bool) -> Result<(), Error> { Ok(()) }
+/// #     fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error> {
+/// #         for &(address, byte) in bytes {
+/// #             self.text[address as usize] = byte;
+/// #         }
+/// #         Ok(())
+/// #     }
+/// #     fn grace(&mut self) {}
+/// # }
+/// # fn main() -> Result<(), Error> {
+/// // Four instructions of one byte at address 0; a breakpoint is 0xCC.
+/// let mut target = Target { text: [0; 4] };
+/// let mut registry = Registry::new(0, 0);
+///
+/// let request = Request::counting(1, ProbeKind::Entry, 0);
+/// assert_eq!(registry.check(&mut target, &request), Ok(Placement::Boosted));
+/// assert_eq!((target.text, registry.used()), ([0; 4], (0, 0)));
+///
+/// let handles = registry.register(&mut target, &[request]).map_err(|(_, why)| why)?;
+/// assert_eq!(target.text, [0, 0xCC, 0, 0]);
+/// assert!(registry.armed().eq([1]));
+/// assert_eq!(registry.used(), (1, 1));
+///
+/// registry.enable(&mut target, &handles, false)?;
+/// assert_eq!(target.text, [0; 4]);
+/// registry.enable(&mut target, &handles, true)?;
+/// registry.unregister(&mut target, &handles)?;
+/// assert_eq!(target.text, [0; 4]);
+///
+/// // The target has unmapped its code.
+/// registry.register(&mut target, &[Request::counting(2, ProbeKind::Entry, 0)]).map_err(|(_, why)| why)?;
+/// registry.forget(&mut target, 0..4);
+/// assert_eq!(registry.armed().count(), 0);
+/// assert_eq!(target.text, [0, 0, 0xCC, 0]); // nothing was restored
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Registry {
     pub(crate) sites: BTreeMap<u64, SiteRecord>,
@@ -48,6 +121,18 @@ impl Registry {
 
     /// Counts on from the number of an earlier registration: the highest one in a table that is taken over. Activations of
     /// earlier return probes are told from those of later ones by it.
+    ///
+    /// ```
+    /// use kprobes::{Registry, SiteData};
+    ///
+    /// // A table with two sites and one probe, whose registration had the number 9.
+    /// let mut registry = Registry::new(2, 1).after(9);
+    /// let at = |address| SiteData { address, length: 1, ..SiteData::default() };
+    /// registry.adopt(0, at(0x1000));
+    /// registry.inherit(1, at(0x2000), vec![0], 0, true);
+    /// assert_eq!(registry.used(), (2, 1));
+    /// assert!(registry.armed().eq([0x2000]));
+    /// ```
     #[must_use]
     pub fn after(self, serial: u64) -> Self {
         Self { serial, ..self }

@@ -24,6 +24,16 @@ pub enum ProbeKind {
 }
 
 /// One probe to register.
+///
+/// ```
+/// use kprobes::{ProbeKind, Request};
+///
+/// let request = Request::counting(0x1000, ProbeKind::Entry, 3);
+/// assert!(!request.record && !request.disabled);
+/// // The same, with an event for each hit.
+/// let request = Request { record: true, ..request };
+/// assert_eq!((request.address, request.id), (0x1000, 3));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Where.
@@ -76,6 +86,13 @@ pub(crate) struct Member {
 
 impl Handle {
     /// A handle for what an earlier registry has registered: its probes, as pairs of address and index.
+    ///
+    /// ```
+    /// use kprobes::{Handle, Placement};
+    ///
+    /// let handle = Handle::adopted(0x1000, vec![(0x1000, 0)], Placement::Boosted);
+    /// assert_eq!((handle.address, handle.placement), (0x1000, Placement::Boosted));
+    /// ```
     #[must_use]
     pub fn adopted(address: u64, members: Vec<(u64, u32)>, placement: crate::Placement) -> Self {
         let member = |(address, probe)| Member { address, probe, serial: INHERITED };

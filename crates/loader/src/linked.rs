@@ -10,6 +10,33 @@ use core::ops::Range;
 /// A module as it has to stand in memory, and what is where in it.
 ///
 /// It owns all it knows, so that it can be kept as long as the module is loaded.
+///
+/// ```standalone_crate
+/// # #[path = "../tests/support/mod.rs"]
+/// # mod support;
+/// use loader::{Object, Part};
+///
+/// # fn main() -> Result<(), loader::Error> {
+/// # let file = support::sample(&[]).bytes;
+/// // The file has the function `entry` and, private to its source file, `helper`.
+/// let linked = Object::parse(&file)?.link(0x10_0000, &mut |_| None)?;
+/// assert_eq!((linked.base(), linked.range()), (0x10_0000, 0x10_0000..0x10_3000));
+/// for segment in linked.parts() {
+///     assert_eq!(linked.bytes(segment).len() as u64, segment.size);
+/// }
+/// assert_eq!(linked.read(0x10_1000, 9), Some(b"constants".as_slice()));
+/// assert_eq!(linked.read(0x10_2fff, 2), None);
+///
+/// assert_eq!((linked.symbol("entry"), linked.symbol("helper")), (Some(0x10_0000), None));
+/// let functions: Vec<_> = linked.functions().map(|function| function.name).collect();
+/// assert_eq!(functions, ["entry", "helper"]);
+/// assert_eq!(linked.function_at(0x10_0021).map(|function| function.name), Some("helper"));
+///
+/// let constants = linked.sections().find(|section| section.name == ".rodata");
+/// assert_eq!(constants.map(|section| (section.part, section.address)), Some((Part::ReadOnly, 0x10_1000)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Linked {
     base: u64,

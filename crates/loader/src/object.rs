@@ -9,6 +9,31 @@ use crate::symbols::{Place, Symbols};
 use crate::{Error, relocate};
 
 /// A relocatable file, checked and laid out, that has no address yet.
+///
+/// ```standalone_crate
+/// # #[path = "../tests/support/mod.rs"]
+/// # mod support;
+/// # use support::{HOST, MAYBE};
+/// use loader::{Object, PAGE, Part};
+///
+/// # fn main() -> Result<(), loader::Error> {
+/// # let file = support::sample(&[(".data", 16, 1, HOST, 0), (".data", 24, 1, MAYBE, 0)]).bytes;
+/// // The file defines `entry`, and has the addresses of `host` and, weakly, of `maybe` among its data.
+/// let object = Object::parse(&file)?;
+/// assert!(object.defines("entry") && !object.defines("host"));
+/// assert_eq!(object.undefined().collect::<Vec<_>>(), ["host", "maybe"]);
+/// assert!(object.is_optional("maybe") && !object.is_optional("host"));
+///
+/// assert_eq!(object.size(), 3 * PAGE);
+/// let parts: Vec<_> = object.parts().iter().map(|segment| (segment.part, segment.offset)).collect();
+/// assert_eq!(parts, [(Part::Text, 0), (Part::ReadOnly, PAGE), (Part::Data, 2 * PAGE)]);
+///
+/// let linked = object.link(0x10_0000, &mut |name| (name == "host").then_some(0x20_0000))?;
+/// assert_eq!(linked.read(0x10_2010, 8), Some(0x20_0000_u64.to_le_bytes().as_slice()));
+/// assert_eq!(linked.read(0x10_2018, 8), Some([0; 8].as_slice()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Object<'d> {
     pub(crate) sections: Sections<'d>,

@@ -24,6 +24,14 @@ impl Write for Bounded {
 
 /// The name as the programmer wrote it: Rust without its hash, C++ with parameters. A name that is
 /// not mangled, or that cannot be demangled within bounds, is returned as it is.
+///
+/// ```
+/// use symbols::demangle;
+///
+/// assert_eq!(demangle("_ZN3std2rt10lang_start17h0123456789abcdefE"), "std::rt::lang_start");
+/// assert_eq!(demangle("_ZN2ns1fEi"), "ns::f(int)");
+/// assert_eq!(demangle("malloc"), "malloc");
+/// ```
 #[must_use]
 pub fn demangle(raw: &str) -> String {
     rust(raw).or_else(|| cpp(raw, DemangleOptions::new())).unwrap_or_else(|| raw.to_owned())

@@ -73,6 +73,28 @@ pub(crate) struct Version {
 ///
 /// Several may share an address (aliases). A function that only the unwind tables know has an empty
 /// name.
+///
+/// ```
+/// use std::path::Path;
+/// use symbols::{Lookup, Object};
+///
+/// # let maps = std::fs::read_to_string("/proc/self/maps")?;
+/// # let mut mapped = maps.lines().filter_map(|line| line.split(' ').next_back());
+/// # let libc = mapped.find(|path| path.ends_with("/libc.so.6")).ok_or("this is not linked to glibc")?;
+/// let object = Object::read(Path::new(libc))?;
+/// // Programs from before glibc 2.14 are linked to this one.
+/// let Lookup::Found(old) = object.lookup("memcpy@GLIBC_2.2.5") else { panic!("glibc keeps it") };
+/// assert_eq!((old.name(), old.version()), ("memcpy", Some("GLIBC_2.2.5")));
+/// assert_eq!(old.versioned_name(), "memcpy@GLIBC_2.2.5");
+/// assert!(!old.is_default_version());
+///
+/// let Lookup::Found(new) = object.lookup("memcpy") else { panic!("glibc has it") };
+/// assert!(new.is_default_version() && new.addr != old.addr);
+/// assert!(new.contains(new.addr) && !new.contains(new.end()));
+/// // C has no mangled names.
+/// assert_eq!(new.demangled(), "memcpy");
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Function {

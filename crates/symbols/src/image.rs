@@ -11,6 +11,16 @@ pub(crate) type Header = FileHeader64<LittleEndian>;
 const LE: LittleEndian = LittleEndian;
 
 /// A part of the file that is mapped into memory (`PT_LOAD`).
+///
+/// ```
+/// use symbols::Object;
+///
+/// let object = Object::read(&std::env::current_exe()?)?;
+/// assert!(object.loads().iter().any(|load| load.is_executable()));
+/// // What can be written cannot be executed.
+/// assert!(!object.loads().iter().any(|load| load.is_executable() && load.is_writable()));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Where it is mapped, before the load bias.

@@ -28,6 +28,26 @@ pub enum ObjectKind {
 /// One ELF file, read.
 ///
 /// All addresses are the file's own: add the load bias for those of a process.
+///
+/// ```
+/// use symbols::{Object, ObjectKind, UnwinderStatus};
+///
+/// let path = std::env::current_exe()?;
+/// let object = Object::read(&path)?;
+/// assert_eq!(object.kind(), ObjectKind::Executable { pie: true, static_linked: false });
+/// assert!(!object.is_static() && object.interpreter().is_some());
+/// // Others do not link to a program, and the unwinder that it uses is in one of those that it needs.
+/// assert_eq!(object.soname(), None);
+/// assert!(object.needed().iter().any(|name| name == "libc.so.6"));
+/// assert_eq!(object.unwinder(), UnwinderStatus::None);
+/// assert_eq!(object.function_at(object.entry()).map(|function| function.name()), Some("_start"));
+///
+/// // The same bytes are the same build, wherever they come from.
+/// let copy = Object::parse(&std::fs::read(&path)?, "copy")?;
+/// assert_eq!(copy.build_id(), object.build_id());
+/// assert!(Object::parse(b"#!/bin/sh", "script").is_err());
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub struct Object {
     pub(crate) image: Image,
     /// Where it was read from: its debug file is looked for from there.
@@ -94,12 +114,6 @@ impl Object {
         }
         let static_linked = image.interpreter.is_none() && image.dynamic.needed.is_empty();
         ObjectKind::Executable { pie: image.is_dyn, static_linked }
-    }
-
-    /// Whether it is a program that can be loaded anywhere.
-    #[must_use]
-    pub fn is_pie(&self) -> bool {
-        matches!(self.kind(), ObjectKind::Executable { pie: true, .. })
     }
 
     /// Whether it is a program without dynamic linker and without other objects.
@@ -170,6 +184,21 @@ impl Object {
     /// without, or a demangled name, with parameters or without.
     ///
     /// Symbols come first. A plain name means the version that new programs get.
+    ///
+    /// ```
+    /// use symbols::{Lookup, Object};
+    ///
+    /// let object = Object::read(&std::env::current_exe()?)?;
+    /// let Lookup::Found(main) = object.lookup("main") else { panic!("every program has it") };
+    /// assert!(object.functions().iter().any(|function| function.addr == main.addr));
+    /// // Any symbol is found so, not functions only.
+    /// assert_eq!(object.data_symbol("main"), Some(main.addr));
+    /// assert_eq!(object.data_symbols("main"), [main.addr]);
+    ///
+    /// let Lookup::NotFound { nearest } = object.lookup("rt::lang_stort_internal") else { panic!("a slip") };
+    /// assert!(nearest.iter().any(|name| name == "std::rt::lang_start_internal"));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn lookup(&self, name: &str) -> Lookup<'_> {
         let nearest = || lookup::nearest(self.functions(), self.paths(), name);
@@ -226,6 +255,25 @@ impl Object {
 
     /// The code at `vaddr` as the file has it, before anybody patched it; none unless all `len`
     /// bytes are in one executable segment of the file.
+    ///
+    /// ```
+    /// use symbols::{Lookup, Object};
+    ///
+    /// let object = Object::read(&std::env::current_exe()?)?;
+    /// let Lookup::Found(main) = object.lookup("main") else { panic!("every program has it") };
+    /// let length = usize::try_from(main.size)?;
+    /// assert_eq!(object.code(main.addr, length).map(<[u8]>::len), Some(length));
+    /// assert_eq!(object.code(main.addr, usize::MAX), None);
+    ///
+    /// assert_eq!(object.function_bounds(main.addr + 1), Some((main.addr, main.end())));
+    /// assert!(object.is_executable(main.addr) && !object.is_plt(main.addr));
+    /// assert!(object.executable_sections().iter().any(|section| section.contains(&main.addr)));
+    ///
+    /// let text = object.loads().iter().find(|load| load.is_executable()).ok_or("no code")?;
+    /// assert_eq!(object.offset_of_vaddr(text.vaddr), Some(text.offset));
+    /// assert_eq!(object.vaddr_of_offset(text.offset), Some(text.vaddr));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn code(&self, vaddr: u64, len: usize) -> Option<&[u8]> {
         self.image.load_of(vaddr).filter(|l| l.is_executable())?;

@@ -7,6 +7,14 @@ use crate::demangle::{demangle, path};
 /// A pattern with one of `*`, `?`, `[` is a shell glob over the whole name (`*` also matches `::`
 /// and `/`); any other must be equal. The raw symbol, the demangled name, and the demangled name
 /// without parameters are tried in turn, so `ns::f`, `ns::*` and `_ZN2ns*` all find `_ZN2ns1fEi`.
+///
+/// ```
+/// use symbols::matches;
+///
+/// assert!(matches("dup[23]", "dup3") && !matches("dup[23]", "dup"));
+/// assert!(matches("ns::*", "_ZN2ns1fEi") && matches("ns::f(int)", "_ZN2ns1fEi"));
+/// assert!(!matches("alloc", "malloc") && matches("*alloc", "malloc"));
+/// ```
 #[must_use]
 pub fn matches(pattern: &str, name: &str) -> bool {
     let one = |text: &str| {

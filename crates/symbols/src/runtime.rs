@@ -6,6 +6,24 @@ use crate::{demangle, golang};
 
 /// A C library. They differ in how `setjmp` buffers are laid out and in how they hide signals from
 /// the program.
+///
+/// ```
+/// use std::path::Path;
+/// use symbols::{Libc, Object};
+///
+/// # let maps = std::fs::read_to_string("/proc/self/maps")?;
+/// # let mut mapped = maps.lines().filter_map(|line| line.split(' ').next_back());
+/// # let libc = mapped.find(|path| path.ends_with("/libc.so.6")).ok_or("this is not linked to glibc")?;
+/// let object = Object::read(Path::new(libc))?;
+/// assert_eq!(object.libc(), Some(Libc::Glibc));
+/// assert!(object.longjmps().iter().any(|(_, name)| *name == "longjmp"));
+///
+/// // The program names its dynamic linker, which says when it has loaded something.
+/// let program = Object::read(&std::env::current_exe()?)?;
+/// let linker = Object::read(Path::new(program.interpreter().ok_or("a static program")?))?;
+/// assert!(linker.dynamic_linker_notify().is_some() && program.dynamic_linker_notify().is_none());
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Libc {
     /// The GNU C library. It mangles the program counter, the stack pointer and the frame pointer
@@ -17,6 +35,15 @@ pub enum Libc {
 
 /// The language that decides how a program's stacks behave. A hint: objects of several languages
 /// exist.
+///
+/// ```
+/// use symbols::{Language, Object};
+///
+/// let object = Object::read(&std::env::current_exe()?)?;
+/// assert!(object.is_rust() && !object.is_go());
+/// assert_eq!(object.language(), Language::Rust);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Language {
     /// Go: stacks move, return addresses must stay true.

@@ -36,6 +36,27 @@ impl Object {
     ///
     /// Not found: numbers that come from memory or from the caller (the function `syscall`; see
     /// [`raw_syscall_sites`](Self::raw_syscall_sites)).
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use symbols::Object;
+    ///
+    /// # let maps = std::fs::read_to_string("/proc/self/maps")?;
+    /// # let mut mapped = maps.lines().filter_map(|line| line.split(' ').next_back());
+    /// # let libc = mapped.find(|path| path.ends_with("/libc.so.6")).ok_or("this is not linked to glibc")?;
+    /// let object = Object::read(Path::new(libc))?;
+    /// let rt_sigaction = 13;
+    /// let sites = object.signal_syscall_sites(&[rt_sigaction]);
+    /// assert!(!sites.is_empty());
+    /// for (site, number) in sites {
+    ///     assert_eq!((object.code(site, 2), number), (Some([0x0f, 0x05].as_slice()), rt_sigaction));
+    /// }
+    ///
+    /// // The function `syscall` can do it too.
+    /// let site = *object.raw_syscall_sites().first().ok_or("no such function")?;
+    /// assert_eq!(object.function_at(site).map(|function| function.name()), Some("syscall"));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn signal_syscall_sites(&self, wanted: &[u32]) -> Vec<(u64, u32)> {
         let mut found = Vec::new();

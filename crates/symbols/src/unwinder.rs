@@ -33,6 +33,22 @@ pub enum Flavor {
 }
 
 /// The functions of one unwinder. A list has several addresses if the object has several copies.
+///
+/// ```
+/// use std::path::Path;
+/// use symbols::{Flavor, Object, UnwinderStatus};
+///
+/// # let maps = std::fs::read_to_string("/proc/self/maps")?;
+/// # let mut mapped = maps.lines().filter_map(|line| line.split(' ').next_back());
+/// # let libgcc = mapped.find(|path| path.ends_with("/libgcc_s.so.1")).ok_or("this is not linked to libgcc_s")?;
+/// let object = Object::read(Path::new(libgcc))?;
+/// let UnwinderStatus::Identified(unwinder) = object.unwinder() else { panic!("it is an unwinder") };
+/// assert_eq!(unwinder.flavor, Flavor::Libgcc);
+/// // A walk along the stack comes back, an exception does not.
+/// let (entries, backtrace) = (unwinder.entries(), unwinder.backtrace.ok_or("it can walk")?);
+/// assert!(unwinder.raise.iter().all(|raise| entries.contains(raise)) && !entries.contains(&backtrace));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unwinder {

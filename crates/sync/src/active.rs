@@ -19,6 +19,20 @@ use crate::primitive::{AtomicU64, Ordering, fence};
 pub const WINDOW: usize = 16;
 
 /// A view of the set's words; their number should be a multiple of [`WINDOW`].
+///
+/// ```
+/// use sync::primitive::AtomicU64;
+/// use sync::{ActiveSet, WINDOW};
+///
+/// let words = [const { AtomicU64::new(0) }; WINDOW];
+/// let active = ActiveSet::new(&words);
+/// let place = active.enter(7).ok_or("its window is full")?;
+/// assert!(active.enter(7).is_none()); // it has hit a probe inside a handler
+/// assert!(active.members().eq([7])); // a grace period waits for it
+/// ActiveSet::leave(place);
+/// assert_eq!(active.members().count(), 0);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ActiveSet<'a> {
     words: &'a [AtomicU64],

@@ -10,6 +10,21 @@
 use crate::primitive::{AtomicU64, Ordering};
 
 /// A view of the words of an area: one for each place, 0 while it is free.
+///
+/// ```
+/// use sync::Claims;
+/// use sync::primitive::AtomicU64;
+///
+/// let words = [const { AtomicU64::new(0) }; 2];
+/// let claims = Claims::new(&words);
+/// assert_eq!(claims.claim(5), Some(1)); // 5 % 2
+/// assert_eq!(claims.claim(7), Some(0)); // it belongs there too, and takes the next
+/// assert_eq!(claims.claim(9), None);
+/// assert_eq!(claims.find(7), Some(0));
+/// assert!(claims.release(5));
+/// assert_eq!(claims.find(5), None);
+/// assert_eq!(claims.claim(9), Some(1));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Claims<'a> {
     words: &'a [AtomicU64],

@@ -11,6 +11,20 @@ use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 pub const NIL: u32 = u32::MAX;
 
 /// A view of a free list: its head word, its bump word, and how to find the link of an element.
+///
+/// ```
+/// use sync::FreeList;
+/// use sync::primitive::{AtomicU32, AtomicU64};
+///
+/// let links = [const { AtomicU32::new(0) }; 3];
+/// let (head, used) = (AtomicU64::new(0), AtomicU32::new(0));
+/// let list = FreeList::new(&head, &used, 3, |index| links.get(index as usize));
+/// assert_eq!((list.pop(), list.pop()), (Some(0), Some(1)));
+/// list.push(0);
+/// assert_eq!(list.pop(), Some(0)); // before one that was never used
+/// assert_eq!(list.high_water(), 2);
+/// assert_eq!((list.pop(), list.pop()), (Some(2), None));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct FreeList<'a, F> {
     head: &'a AtomicU64,

@@ -15,6 +15,24 @@ const LENGTH_BITS: u32 = 16;
 const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
 
 /// A view of a ring. `data.len()` must be a power of two.
+///
+/// ```
+/// use sync::primitive::AtomicU64;
+/// use sync::{Ring, RingReader};
+///
+/// let (head, tail) = (AtomicU64::new(0), AtomicU64::new(0));
+/// let data = [const { AtomicU64::new(0) }; 8];
+/// let ring = Ring::new(&head, &tail, &data);
+/// assert!(ring.push(42, [1, 2, 3].into_iter()));
+/// assert_eq!(ring.fill(), (4, 8)); // a header and three words
+/// assert!(!ring.push(43, [0; 4].into_iter())); // five words do not fit now
+///
+/// let reader = RingReader::new(ring);
+/// let mut record = Vec::new();
+/// assert_eq!(reader.pop(|word| record.push(word)), Some(42));
+/// assert_eq!(record, [1, 2, 3]);
+/// assert_eq!(reader.pop(|_| ()), None);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Ring<'a> {
     head: &'a AtomicU64,
@@ -117,12 +135,6 @@ impl<'a> RingReader<'a> {
         }
         ring.tail.store(tail.wrapping_add(len), Ordering::Release);
         Some(header >> LENGTH_BITS)
-    }
-
-    /// Words that were reserved and never committed: what a producer that died left behind.
-    #[must_use]
-    pub fn stuck(&self) -> u64 {
-        self.0.fill().0
     }
 }
 

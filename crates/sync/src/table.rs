@@ -39,6 +39,24 @@ impl Default for Bucket {
 }
 
 /// A view of the table's buckets, whose number must be a power of two.
+///
+/// ```
+/// use sync::{Bucket, Table};
+///
+/// let buckets: [Bucket; 8] = std::array::from_fn(|_| Bucket::new());
+/// let table = Table::new(&buckets);
+/// assert!(table.insert(0x1000, 3));
+/// assert!(table.insert(0x1000, 4)); // replaced
+/// assert_eq!(table.find(0x1000), Some(4));
+/// assert_eq!(table.find(0x1001), None);
+///
+/// // What trap context keeps, and where it looks first.
+/// let mask = Table::mask(buckets.len());
+/// assert_eq!(Table::with_mask(&buckets, mask).find(0x1000), Some(4));
+/// // Where a writer looks first that fills the buckets from outside.
+/// assert!(buckets.iter().any(|b| std::ptr::eq(b, &buckets[Table::start(0x1000) & mask])));
+/// assert!(!table.insert(0, 3));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     buckets: &'a [Bucket],
@@ -87,10 +105,7 @@ impl<'a> Table<'a> {
     }
 
     /// Where `key` is, or where it would go: the index of the bucket. `None` when the table is full or the key is 0.
-    ///
-    /// For the writer, which fills the bucket itself (from outside, when the table lives in another process).
-    #[must_use]
-    pub fn place(&self, key: u64) -> Option<usize> {
+    fn place(&self, key: u64) -> Option<usize> {
         if key == 0 {
             return None;
         }

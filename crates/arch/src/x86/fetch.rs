@@ -17,6 +17,33 @@ pub trait Reader {
 }
 
 /// The registers and memory of an event.
+///
+/// ```
+/// use arch::x86::{Fetch, Reader};
+/// use events::Source;
+/// use hit::Cause;
+/// use isa::x86::Regs;
+///
+/// /// Memory that begins at address 0.
+/// struct Memory([u8; 12]);
+/// impl Reader for Memory {
+///     fn read(&self, address: u64, out: &mut [u8]) -> bool {
+///         let from = self.0.get(address as usize..).and_then(|rest| rest.get(..out.len()));
+///         from.inspect(|from| out.copy_from_slice(from)).is_some()
+///     }
+/// #     fn read_string(&self, _: u64, _: &mut [u8]) -> Option<usize> { None }
+/// #     fn comm(&self, _: &mut [u8; 16]) {}
+///     // ...
+/// }
+///
+/// let mut regs = Regs::default();
+/// regs.set(7, 42); // rdi
+/// let fetch = Fetch { reader: Memory([1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0]), regs: &regs, cause: Cause::Hit };
+/// assert_eq!(fetch.word(0), Some(0x201));
+/// assert_eq!(fetch.word(2), Some(3 << 56));
+/// assert_eq!(fetch.word(8), None); // not all of it can be read
+/// assert_eq!(fetch.argument(1), 42);
+/// ```
 pub struct Fetch<'a, R> {
     /// How the host reads.
     pub reader: R,

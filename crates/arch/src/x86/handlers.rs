@@ -25,6 +25,38 @@ use sync::Claims;
 
 /// What is being called, and by which probe. One belongs to whoever runs one handler at a time. Zero bytes are one that
 /// calls nothing.
+///
+/// ```
+/// # use arch::x86::handlers::{Around, Running, handle};
+/// # use hit::{Next, Probe};
+/// # use isa::x86::Regs;
+/// # use kprobes::Hit;
+/// # use std::sync::atomic::Ordering;
+/// # static RUNNING: Running = Running::new();
+/// # struct Here;
+/// # // SAFETY: one thread calls handlers, and the record of its probe holds what this example puts there.
+/// # unsafe impl Around for Here {
+/// #     fn running(&self) -> Option<&Running> { Some(&RUNNING) }
+/// #     fn read(&self, _: u64, _: &mut [u8]) -> bool { false }
+/// #     fn broken(&self, _: &Probe) {}
+/// # }
+/// extern "C" fn before(_: &mut Hit<'_, Regs>) -> Next {
+///     assert!(RUNNING.is_calling());
+///     // SAFETY: the thread is in a handler, and nothing is to be dropped.
+///     unsafe { RUNNING.leave() };
+///     Next::Redirected // is not reached
+/// }
+/// # // SAFETY: zeroed memory is a probe without handlers (`sync::Zeroed`).
+/// # let probe: Probe = unsafe { std::mem::zeroed() };
+/// # let mut regs = Regs::default();
+/// probe.handlers.before.store(before as *const () as u64, Ordering::Relaxed);
+/// assert_eq!(handle(&Here, &probe, &mut regs), Next::Step);
+///
+/// // No handler is being called now, so a fault is none of theirs.
+/// assert!(!RUNNING.is_calling());
+/// assert!(!RUNNING.contain(&Here, &mut regs, 14));
+/// assert!(!RUNNING.recovery().recover(&mut regs));
+/// ```
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Running {
@@ -34,6 +66,39 @@ pub struct Running {
 }
 
 /// What handlers are called in.
+///
+/// ```
+/// # use arch::x86::handlers::{Around, Running, faulted, followed, handle};
+/// # use hit::{Next, Probe};
+/// # use isa::x86::Regs;
+/// # use kprobes::{Cure, Hit};
+/// # use std::sync::atomic::Ordering;
+/// static RUNNING: Running = Running::new();
+/// struct Here;
+/// // SAFETY: one thread calls handlers, none of them faults, and the record below has handlers of its three kinds.
+/// unsafe impl Around for Here {
+///     fn running(&self) -> Option<&Running> { Some(&RUNNING) }
+///     fn read(&self, _: u64, _: &mut [u8]) -> bool { false }
+///     fn broken(&self, _: &Probe) {}
+/// }
+///
+/// extern "C" fn before(_: &mut Hit<'_, Regs>) -> Next { Next::Redirected }
+/// extern "C" fn after(hit: &mut Hit<'_, Regs>) { *hit.regs_mut() = Regs { rip: hit.user(), ..*hit.regs() } }
+/// extern "C" fn fault(hit: &mut Hit<'_, Regs>) -> Cure { if hit.trap() == 14 { Cure::Yes } else { Cure::No } }
+///
+/// # // SAFETY: zeroed memory is a probe without handlers (`sync::Zeroed`).
+/// # let probe: Probe = unsafe { std::mem::zeroed() };
+/// # let mut regs = Regs::default();
+/// assert_eq!(handle(&Here, &probe, &mut regs), Next::Step); // its record is empty
+/// probe.handlers.before.store(before as *const () as u64, Ordering::Relaxed);
+/// probe.handlers.after.store(after as *const () as u64, Ordering::Relaxed);
+/// probe.handlers.fault.store(fault as *const () as u64, Ordering::Relaxed);
+/// probe.handlers.user.store(7, Ordering::Relaxed);
+/// assert_eq!(handle(&Here, &probe, &mut regs), Next::Redirected);
+/// followed(&Here, &probe, &mut regs);
+/// assert_eq!(regs.rip, 7);
+/// assert!(faulted(&Here, &probe, &mut regs, 14) && !faulted(&Here, &probe, &mut regs, 13));
+/// ```
 ///
 /// # Safety
 ///
@@ -83,6 +148,48 @@ pub fn faulted<A: Around>(around: &A, probe: &Probe, regs: &mut Regs, trap: u64)
 }
 
 /// Calls an entry handler for instance `id`, with data that is zero.
+///
+/// ```
+/// # use arch::x86::handlers::{Around, Running, entered, released, returned};
+/// # use hit::{Probe, Watch};
+/// # use isa::x86::Regs;
+/// # use kprobes::{HandlerData, Hit};
+/// # use std::sync::atomic::{AtomicU64, Ordering};
+/// # static RUNNING: Running = Running::new();
+/// # struct Here;
+/// # // SAFETY: one thread calls handlers, and the record of its probe holds what this example puts there.
+/// # unsafe impl Around for Here {
+/// #     fn running(&self) -> Option<&Running> { Some(&RUNNING) }
+/// #     fn read(&self, _: u64, _: &mut [u8]) -> bool { false }
+/// #     fn broken(&self, _: &Probe) {}
+/// # }
+/// extern "C" fn entry(hit: &mut Hit<'_, Regs>, argument: &mut u64) -> Watch {
+///     *argument = hit.regs().argument(1);
+///     Watch::Yes
+/// }
+/// extern "C" fn ret(hit: &mut Hit<'_, Regs>, argument: &mut u64) {
+///     let result = *argument + hit.caller();
+///     hit.regs_mut().set(0, result);
+/// }
+/// # // SAFETY: zeroed memory is a probe without handlers (`sync::Zeroed`).
+/// # let probe: Probe = unsafe { std::mem::zeroed() };
+/// # let mut regs = Regs::default();
+/// // For one activation with data of eight bytes.
+/// let area = [const { AtomicU64::new(0) }; HandlerData::area_words(8, 1)];
+/// probe.maxactive.store(1, Ordering::Relaxed);
+/// probe.handlers.area.store(area.as_ptr() as u64, Ordering::Relaxed);
+/// probe.handlers.entry_bytes.store(8, Ordering::Relaxed);
+/// probe.handlers.before.store(entry as *const () as u64, Ordering::Relaxed);
+/// probe.handlers.after.store(ret as *const () as u64, Ordering::Relaxed);
+///
+/// regs.set(7, 42); // rdi
+/// assert_eq!(entered(&Here, &probe, 3, &mut regs), Watch::Yes);
+/// assert_eq!(entered(&Here, &probe, 4, &mut regs), Watch::No); // there is no room for it
+/// returned(&Here, &probe, 3, 0x1000, &mut regs);
+/// assert_eq!(regs.return_value(), 0x1000 + 42);
+/// released(&probe, 3);
+/// assert_eq!(entered(&Here, &probe, 4, &mut regs), Watch::Yes);
+/// ```
 pub fn entered<A: Around>(around: &A, probe: &Probe, id: u32, regs: &mut Regs) -> Watch {
     let Some(data) = claim(probe, id) else { return Watch::No };
     match probe.handlers.before.load(Ordering::Relaxed) {

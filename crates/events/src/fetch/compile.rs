@@ -58,6 +58,25 @@ pub struct Field {
 ///
 /// `BAD_MEM_ADDR` for a symbol that the target does not have, `BAD_FILE_OFFS` for an offset that is not mapped, and for a
 /// definition that was not parsed but put together, what [`parse`](fn@crate::parse) would have refused.
+///
+/// ```
+/// use events::{Resolve, compile, parse};
+///
+/// struct Target;
+/// impl Resolve for Target {
+///     fn symbol(&self, _object: Option<&str>, name: &str) -> Option<u64> { (name == "LIMIT").then_some(0x404010) }
+///     fn file_offset(&self, _offset: u64) -> Option<u64> { None }
+/// }
+///
+/// let program = compile(&parse("r f @LIMIT:u32 $arg2 $retval")?, &Target)?;
+/// assert_eq!(program.schema.fields[0].name, "arg1");
+/// // Gone when the function returns, so whoever runs the program must keep it.
+/// assert_eq!(program.entry_arguments, [2]);
+///
+/// let error = compile(&parse("p f @LIMITS:u32")?, &Target).unwrap_err();
+/// assert_eq!(error.to_string(), "Invalid memory address: no symbol LIMITS in the target");
+/// # Ok::<(), events::SyntaxError>(())
+/// ```
 pub fn compile(definition: &Definition, target: &impl Resolve) -> Result<Program, SyntaxError> {
     let mut code = Vec::new();
     for (index, arg) in definition.args.iter().enumerate() {

@@ -51,6 +51,31 @@ pub trait Source {
 /// Executes `code` on `source` and writes a record's payload to `out`; says how many bytes it has.
 ///
 /// An argument that does not fit ends the payload with a mark, and so does code that makes no sense.
+///
+/// ```
+/// use events::fetch::{REGISTER, STORE_NUMBER};
+/// use events::record::{TRUNCATED, VALUE};
+/// use events::{Source, run};
+///
+/// struct Thread;
+/// impl Source for Thread {
+///     fn register(&self, index: u8) -> u64 { if index == 7 { 0x1234 } else { 0 } }
+/// #     fn return_value(&self) -> u64 { 0 }
+/// #     fn comm(&self, _out: &mut [u8; 16]) {}
+/// #     fn read(&self, _addr: u64, _out: &mut [u8]) -> bool { false }
+/// #     fn read_string(&self, _addr: u64, _out: &mut [u8]) -> Option<usize> { None }
+///     // …
+/// }
+///
+/// // What `%di:u16` compiles to: register 7, cut to two bytes.
+/// let code = [REGISTER, 7, STORE_NUMBER, 2, 0, 0];
+/// let mut payload = [0; 8];
+/// assert_eq!(run(&code, &Thread, &mut payload), 3);
+/// assert_eq!(payload[..3], [VALUE, 0x34, 0x12]);
+///
+/// assert_eq!(run(&code, &Thread, &mut payload[..2]), 1);
+/// assert_eq!(payload[0], TRUNCATED);
+/// ```
 #[inline]
 pub fn run(code: &[u8], source: &impl Source, out: &mut [u8]) -> usize {
     let mut machine = Machine { code: Code(code), source, record: Writer::new(out), value: Some(0) };

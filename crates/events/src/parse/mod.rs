@@ -32,6 +32,19 @@ const MAX_MAXACTIVE: u32 = 4096;
 /// # Errors
 ///
 /// What is wrong first, and at which byte of `line`.
+///
+/// ```
+/// use events::{Kind, Place, parse};
+///
+/// let definition = parse("r10:open_ret do_open $retval")?;
+/// assert_eq!(definition.kind, Kind::Return { maxactive: Some(10) });
+/// assert_eq!(definition.place, Place::Symbol { object: None, symbol: "do_open".into(), offset: 0 });
+///
+/// // There is no return value where a function begins.
+/// let error = parse("p do_open $retval").unwrap_err();
+/// assert_eq!((error.code.name(), error.column), ("RETVAL_ON_PROBE", 10));
+/// # Ok::<(), events::SyntaxError>(())
+/// ```
 pub fn parse(line: &str) -> Result<Definition, SyntaxError> {
     let tokens = token::split(line)?;
     let parts: Vec<Part<'_>> = tokens.iter().map(Token::part).collect();
@@ -52,6 +65,18 @@ pub fn parse(line: &str) -> Result<Definition, SyntaxError> {
 /// # Errors
 ///
 /// The first refused line's number, and what is wrong with it.
+///
+/// ```
+/// use events::parse_file;
+///
+/// let definitions = parse_file("# allocations\n\np malloc\nr malloc # what it gave\n").map_err(|(_, error)| error)?;
+/// let lines: Vec<_> = definitions.iter().map(|(line, definition)| (*line, definition.to_string())).collect();
+/// assert_eq!(lines, [(3, "p malloc".into()), (4, "r malloc".into())]);
+///
+/// let (line, error) = parse_file("p malloc\nx free\n").unwrap_err();
+/// assert_eq!((line, error.code.name()), (2, "BAD_COMMAND"));
+/// # Ok::<(), events::SyntaxError>(())
+/// ```
 pub fn parse_file(text: &str) -> Result<Vec<(usize, Definition)>, (usize, SyntaxError)> {
     let lines = text.lines().map(without_comment).enumerate();
     let definitions = lines.filter(|(_, line)| !line.bytes().all(token::is_space));
@@ -59,6 +84,13 @@ pub fn parse_file(text: &str) -> Result<Vec<(usize, Definition)>, (usize, Syntax
 }
 
 /// The byte where the place begins in a line; the end of the line if there is none.
+///
+/// ```
+/// use events::place_column;
+///
+/// assert_eq!(place_column("p:open do_open %di"), 7);
+/// assert_eq!(place_column("-:open"), 6);
+/// ```
 #[must_use]
 pub fn place_column(line: &str) -> usize {
     let end = line.trim_end().len();

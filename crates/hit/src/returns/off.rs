@@ -28,6 +28,36 @@ pub(crate) fn hit<H: Host>(_: &H, _: u64, _: &mut Regs<H>) -> bool {
 
 impl Returns<'_> {
     /// An unwinder starts: there is nothing to put back.
+    ///
+    /// What a host tells of the program's runtime:
+    ///
+    /// ```
+    /// use hit::Host;
+    /// use hit::returns::SideStack;
+    ///
+    /// enum Runtime {
+    ///     UnwinderStarts,
+    ///     UnwinderGoesOn { cfa: u64 },
+    ///     UnwinderReturns,
+    ///     Longjmp { target: u64 },
+    ///     ThreadEnds,
+    ///     ThreadHasEnded(u64),
+    ///     Forked,
+    /// }
+    ///
+    /// fn tell<H: Host>(host: &H, what: Runtime, sp: u64, signal: SideStack) {
+    ///     let returns = host.returns();
+    ///     match what {
+    ///         Runtime::UnwinderStarts => returns.restore(host, sp, signal),
+    ///         Runtime::UnwinderGoesOn { cfa } => returns.land(host, sp, cfa, signal),
+    ///         Runtime::UnwinderReturns => returns.walked(host, sp, signal),
+    ///         Runtime::Longjmp { target } => returns.jump(host, sp, target, signal),
+    ///         Runtime::ThreadEnds => returns.exit(host),
+    ///         Runtime::ThreadHasEnded(thread) => returns.ended(host, thread),
+    ///         Runtime::Forked => returns.adopt(), // in the child
+    ///     }
+    /// }
+    /// ```
     pub fn restore<H: Host>(&self, _: &H, _: u64, _: SideStack) {}
 
     /// It goes on.

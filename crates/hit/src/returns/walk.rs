@@ -139,6 +139,36 @@ impl<'h, H: Host> Walk<'h, H> {
 
 impl Returns<'_> {
     /// An unwinder starts at stack pointer `sp`: the true return addresses go back.
+    ///
+    /// What a host tells of the program's runtime:
+    ///
+    /// ```
+    /// use hit::Host;
+    /// use hit::returns::SideStack;
+    ///
+    /// enum Runtime {
+    ///     UnwinderStarts,
+    ///     UnwinderGoesOn { cfa: u64 },
+    ///     UnwinderReturns,
+    ///     Longjmp { target: u64 },
+    ///     ThreadEnds,
+    ///     ThreadHasEnded(u64),
+    ///     Forked,
+    /// }
+    ///
+    /// fn tell<H: Host>(host: &H, what: Runtime, sp: u64, signal: SideStack) {
+    ///     let returns = host.returns();
+    ///     match what {
+    ///         Runtime::UnwinderStarts => returns.restore(host, sp, signal),
+    ///         Runtime::UnwinderGoesOn { cfa } => returns.land(host, sp, cfa, signal),
+    ///         Runtime::UnwinderReturns => returns.walked(host, sp, signal),
+    ///         Runtime::Longjmp { target } => returns.jump(host, sp, target, signal),
+    ///         Runtime::ThreadEnds => returns.exit(host),
+    ///         Runtime::ThreadHasEnded(thread) => returns.ended(host, thread),
+    ///         Runtime::Forked => returns.adopt(), // in the child
+    ///     }
+    /// }
+    /// ```
     pub fn restore<H: Host>(&self, host: &H, sp: u64, side: SideStack) {
         let walk = Walk::new(host, sp, side);
         self.repeat(|id, instance| match instance.phase() {

@@ -59,6 +59,11 @@ pub const EXPORTS: [&str; 19] = [
 ];
 
 /// A text: address and length in bytes. UTF-8.
+///
+/// ```
+/// let text = kprobes::raw::Text::new("limit");
+/// assert_eq!(text.length, 5);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Text {
@@ -193,6 +198,18 @@ pub struct Counts {
 }
 
 /// Why probes were not registered.
+///
+/// ```
+/// use kprobes::raw::Failure;
+///
+/// let mut failure = Failure::NONE;
+/// failure.set(2, "0x1001 is no instruction boundary");
+/// assert_eq!((failure.index, failure.reason()), (2, "0x1001 is no instruction boundary"));
+///
+/// // What is no text is left out; it comes from another program.
+/// failure.text[9] = 0xff;
+/// assert_eq!(failure.reason(), "0x1001 is");
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Failure {

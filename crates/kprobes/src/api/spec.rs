@@ -104,6 +104,11 @@ impl HandlerData {
         Self { before: 0, after: 0, fault: 0, user: 0, area: 0, entry_bytes: 0, owner: 0, mirror: false };
 
     /// Words that an area for `maxactive` activations has: their claims, and their data.
+    ///
+    /// ```
+    /// // Ten activations, with a claim and two words each.
+    /// assert_eq!(kprobes::HandlerData::area_words(12, 10), 30);
+    /// ```
     #[must_use]
     pub const fn area_words(entry_bytes: u32, maxactive: u32) -> usize {
         maxactive as usize * (1 + (entry_bytes as usize).div_ceil(8))
