@@ -94,6 +94,17 @@ pub struct HeldThread {
 }
 
 /// Room for a record's fetched arguments; see [`Home::payloads`].
+///
+/// ```
+/// # use host_process::abi::Payload;
+/// // SAFETY: any bits are a valid payload.
+/// let room: Payload = unsafe { core::mem::zeroed() };
+/// let first = room.get().cast::<u8>();
+/// // SAFETY: nobody else uses the room.
+/// unsafe { first.write(7) };
+/// // SAFETY: as above.
+/// assert_eq!(unsafe { first.read() }, 7);
+/// ```
 #[repr(C)]
 #[derive(Debug)]
 pub struct Payload(core::cell::UnsafeCell<[u8; PAYLOAD_BYTES]>);
@@ -228,6 +239,13 @@ pub mod signal {
     pub const SEGV: u64 = 11;
 
     /// Its bit in a signal set.
+    ///
+    /// ```
+    /// use host_process::abi::signal::{ILL, TRAP, bit};
+    ///
+    /// // As `SigBlk` in `/proc/PID/status` shows it.
+    /// assert_eq!(format!("{:016x}", bit(ILL) | bit(TRAP)), "0000000000000018");
+    /// ```
     #[must_use]
     pub const fn bit(signal: u64) -> u64 {
         1 << (signal - 1)
@@ -356,6 +374,27 @@ pub struct Bank {
 }
 
 /// What the tool and the processes of one trace share. [`Bank`]s follow it.
+///
+/// ```
+/// use host_process::abi::{Bank, Shared, shared_bytes};
+/// use std::alloc::{Layout, alloc_zeroed, dealloc};
+/// use std::sync::atomic::Ordering;
+///
+/// assert_eq!(shared_bytes(2) - shared_bytes(1), size_of::<Bank>());
+/// let layout = Layout::from_size_align(shared_bytes(1), align_of::<Shared>())?;
+/// // SAFETY: the layout is not empty.
+/// let shared = unsafe { alloc_zeroed(layout) }.cast::<Shared>();
+/// # assert!(!shared.is_null());
+/// // SAFETY: zeros are a valid `Shared`, and one bank follows it.
+/// unsafe {
+///     assert!(Shared::bank(shared, 0).is_none(), "it has not been said yet that there is one");
+///     (*shared).banks_mapped.store(1, Ordering::Relaxed);
+///     assert!(Shared::bank(shared, 0).is_some_and(|bank| bank.pid.load(Ordering::Relaxed) == 0));
+///     assert!(Shared::bank(shared, 1).is_none());
+///     dealloc(shared.cast(), layout);
+/// }
+/// # Ok::<(), std::alloc::LayoutError>(())
+/// ```
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct Shared {
@@ -393,12 +432,24 @@ impl Shared {
 }
 
 /// The thread of a word in [`Home::blocked`]: its top bits say what waits for the thread.
+///
+/// ```
+/// # use host_process::abi::blocked_thread;
+/// assert_eq!(blocked_thread(1 << 63 | 4711), 4711);
+/// ```
 #[must_use]
 pub const fn blocked_thread(word: u64) -> u64 {
     word & !(0b11 << 62)
 }
 
 /// Where in [`Home::blocked`] and [`Home::active`] thread `tid` is looked for.
+///
+/// ```
+/// # use host_process::abi::{ACTIVE, window};
+/// // Neighbours are looked for in places of their own; every place is somebody's.
+/// assert_eq!(window(0).end, window(1).start);
+/// assert!((0..100_000).all(|tid| window(tid).end <= ACTIVE));
+/// ```
 #[must_use]
 pub const fn window(tid: u64) -> core::ops::Range<usize> {
     let first = tid as usize % (ACTIVE / sync::WINDOW) * sync::WINDOW;

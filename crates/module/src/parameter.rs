@@ -10,6 +10,29 @@ pub const TEXT_BYTES: usize = 248;
 
 /// A parameter of type `str`, `u64`, `i64` or `bool`, declared by [`module!`](crate::module).
 ///
+/// ```
+/// module::module! {
+/// #   #![no_panic_handler]
+///     name: "sample",
+///     parameters: [
+///         SYMBOLS: str = "malloc, calloc",
+///         LIMIT: u64 = 10,
+///         VERBOSE: bool = false,
+///     ],
+///     init: init,
+/// }
+///
+/// fn init() -> Result<(), module::Error> {
+///     // Without arguments, what is declared.
+///     assert_eq!((LIMIT.get(), VERBOSE.get()), (10, false));
+///     assert!(SYMBOLS.list().eq(["malloc", "calloc"]));
+///     Ok(())
+/// }
+/// # #[unsafe(no_mangle)]
+/// # extern "C" fn kprobes_print(_: *const u8, _: usize) {}
+/// # fn main() { init().unwrap() }
+/// ```
+///
 /// # Invariants
 ///
 /// After the host has begun to run the module's code nobody writes the value.

@@ -11,12 +11,22 @@ use kprobes::Zeroed;
 /// a thread that ends without: the number of a new thread may be that of an old one, and its value then is what that
 /// left.
 ///
-/// ```no_run
+/// ```
 /// use core::sync::atomic::{AtomicU64, Ordering};
+/// # #[unsafe(no_mangle)]
+/// # extern "C" fn kprobes_thread() -> u64 { 4711 }
 ///
 /// static DEPTH: module::PerThread<AtomicU64, 1024> = module::PerThread::new();
+/// // Where a function is entered:
 /// let Some(depth) = DEPTH.get() else { return };
 /// depth.fetch_add(1, Ordering::Relaxed);
+/// // Where it returns:
+/// let before = DEPTH.peek().map(|depth| depth.fetch_sub(1, Ordering::Relaxed));
+/// assert_eq!(before, Some(1));
+/// assert!(DEPTH.iter().all(|(thread, _)| thread == module::thread()));
+/// // Where the thread ends:
+/// DEPTH.leave(|depth| depth.store(0, Ordering::Relaxed));
+/// assert!(DEPTH.peek().is_none() && DEPTH.iter().next().is_none());
 /// ```
 ///
 /// # Invariants

@@ -44,6 +44,17 @@ pub fn register_all<'a, const N: usize>(probes: [Spec<'a>; N]) -> Result<[Regist
 }
 
 /// Up to `N` probes that are going to be registered together.
+///
+/// ```
+/// use module::{Batch, Error, Kprobe};
+///
+/// let mut batch = Batch::<2>::new();
+/// assert!(batch.is_empty());
+/// batch.add(Kprobe::symbol("libc.so.6:malloc"))?;
+/// batch.add(Kprobe::symbol("libc.so.6:free"))?;
+/// assert_eq!(batch.add(Kprobe::symbol("libc.so.6:calloc")), Err(Error::TooMany { limit: 2 }));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "its probes do nothing until they are registered"]
 pub struct Batch<'a, const N: usize> {
@@ -144,6 +155,20 @@ fn raw(spec: &Spec<'_>) -> Result<Probe, Error> {
 ///
 /// To drop it does not unregister the probe, which then works until the module goes: [`keep`](Self::keep) says that this
 /// is meant.
+///
+/// ```no_run
+/// # fn init() -> Result<(), module::Error> {
+/// let probe = module::register(module::Kprobe::symbol("libc.so.6:malloc").disabled())?;
+/// assert_eq!(probe.counts()?.hits, 0);
+/// probe.enable()?;
+/// # fn work() {}
+/// work();
+/// probe.disable()?;
+/// module::println!("{} calls, and {} that could not be counted", probe.counts()?.hits, probe.nmissed()?);
+/// probe.unregister()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "without it the probe cannot be asked or unregistered"]
 #[repr(transparent)]
@@ -198,6 +223,21 @@ impl Registered {
 }
 
 /// Up to `N` probes that are registered, to be unregistered together.
+///
+/// ```no_run
+/// # fn init() -> Result<(), module::Error> {
+/// let mut batch = module::Batch::<8>::new();
+/// for name in ["libc.so.6:malloc", "libc.so.6:free"] {
+///     batch.add(module::Kprobe::symbol(name))?;
+/// }
+/// let probes = batch.register()?;
+/// assert_eq!(probes.iter().count(), 2);
+/// let hits: u64 = probes.iter().filter_map(|probe| probe.counts().ok()).map(|counts| counts.hits).sum();
+/// module::println!("{hits} calls");
+/// probes.unregister()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "without it the probes cannot be asked or unregistered"]
 pub struct Registrations<const N: usize> {

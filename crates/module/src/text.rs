@@ -3,6 +3,18 @@
 use core::fmt::{self, Write as _};
 
 /// Up to `N` bytes that should be text. Shown, what is none becomes `�`, and what moves cursors an escape.
+///
+/// ```
+/// # #[unsafe(no_mangle)]
+/// # unsafe extern "C" fn kprobes_comm(out: *mut [u8; 16]) {
+/// #     // SAFETY: the module has room for them.
+/// #     unsafe { *out = *b"worker\n\xff\0\0\0\0\0\0\0\0" };
+/// # }
+/// // In a thread with an odd name.
+/// let name: module::Text<16> = module::comm();
+/// assert_eq!(name.as_bytes(), b"worker\n\xff");
+/// assert_eq!(name.to_string(), "worker\\n\u{fffd}");
+/// ```
 #[derive(Clone, Copy)]
 pub struct Text<const N: usize> {
     bytes: [u8; N],

@@ -31,6 +31,14 @@ pub struct Notifiers {
 
 /// The word by which notifiers are ordered: higher priorities come first, and of equals the one that was registered
 /// earlier (has the lower `serial`, which is not 0).
+///
+/// ```
+/// use host_process::abi::notifiers::order;
+///
+/// let mut asked = [(0, 1), (-5, 2), (10, 3), (0, 4)];
+/// asked.sort_by_key(|&(priority, serial)| order(priority, serial));
+/// assert_eq!(asked, [(10, 3), (0, 1), (0, 4), (-5, 2)]);
+/// ```
 #[must_use]
 pub const fn order(priority: i32, serial: u32) -> u64 {
     let rank = (i32::MAX as i64 - priority as i64) as u64;

@@ -34,6 +34,22 @@ pub enum Verdict {
 }
 
 /// The objects of a running process, or a single file taken as mapped where it was linked.
+///
+/// ```
+/// use host_process::control::{Verdict, View};
+///
+/// let mut process = View::of_process(std::process::id().cast_signed())?;
+/// assert!(process.objects().all.iter().any(|object| object.is_called("libc.so.6")));
+/// let Verdict::Placed { place, .. } = process.check(&events::parse("p libc.so.6:atoi")?) else { panic!() };
+/// assert!(place.starts_with("libc.so.6:atoi+0x0/"));
+/// let Verdict::Refused(why) = process.check(&events::parse("p libc.so.6:atoii")?) else { panic!() };
+/// assert!(why.contains("the nearest names: atoi"));
+///
+/// // What a file alone does not have would be waited for.
+/// let mut file = View::of_file(&std::env::current_exe()?)?;
+/// assert_eq!(file.check(&events::parse("p libc.so.6:atoi")?), Verdict::Pending("libc.so.6".into()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct View {
     objects: Objects,

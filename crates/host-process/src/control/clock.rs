@@ -4,6 +4,19 @@
 ///
 /// Between two readings of both clocks the counter is taken to run evenly; the readings are as far apart as the tool
 /// looks at its rings, so the result is never further off than the clocks drift in that time.
+///
+/// ```
+/// use host_process::control::Clock;
+/// use std::time::Duration;
+///
+/// let mut clock = Clock::start();
+/// let begin = Clock::counter();
+/// std::thread::sleep(Duration::from_millis(5));
+/// let end = Clock::counter();
+/// clock.advance();
+/// let slept = clock.nanoseconds(end) - clock.nanoseconds(begin);
+/// assert!(slept > 4_900_000, "{slept} ns");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     before: (u64, u64),

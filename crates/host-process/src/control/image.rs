@@ -7,6 +7,17 @@ use object::{Endianness, Object, ObjectSymbol, elf};
 const PAGE: u64 = 0x1000;
 
 /// A loadable image.
+///
+/// ```
+/// # #[cfg(feature = "local")] {
+/// use host_process::control::Image;
+///
+/// let image = Image::parse(agent_image::IMAGE)?;
+/// assert!(0 < image.code_bytes() && image.code_bytes() < image.size());
+/// assert!(Image::parse(b"no ELF file").is_err());
+/// # }
+/// # Ok::<(), host_process::control::HostError>(())
+/// ```
 #[derive(Debug)]
 pub struct Image {
     /// What it would be in memory at address 0.
@@ -71,7 +82,7 @@ impl Image {
         self.memory.len() as u64
     }
 
-    /// The segments, for a listing: bytes executable, and bytes in all.
+    /// Bytes of it that are executable, in whole pages.
     #[must_use]
     pub fn code_bytes(&self) -> u64 {
         self.segments.iter().filter(|s| s.protection & libc::PROT_EXEC as u64 != 0).map(|s| s.size).sum()

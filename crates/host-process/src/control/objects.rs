@@ -24,6 +24,22 @@ pub(crate) type FileId = (i32, i32, u64);
 pub(crate) type Hook = (u64, u64);
 
 /// An object as it is mapped.
+///
+/// ```
+/// use host_process::control::{Cache, Objects};
+///
+/// let objects = Objects::read(std::process::id().cast_signed(), &mut Cache::default())?;
+/// let atoi = libc::atoi as *const () as u64;
+/// let library = objects.at(atoi).ok_or("atoi is in no object")?;
+/// assert_eq!(library.base_name(), "libc.so.6");
+/// assert!(["libc", "libc.so.6", &library.path].iter().all(|name| library.is_called(name)));
+/// assert!(library.holds(atoi));
+///
+/// let in_file = library.to_file(atoi);
+/// assert_eq!(library.to_target(in_file), atoi);
+/// assert_eq!(library.function_at(atoi + 1).map(|function| function.addr), Some(in_file));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mapped {
     /// The path that the target knows it by.
@@ -45,8 +61,8 @@ impl Mapped {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
-    /// Whether `name` means this object: its path, its soname, or its base name, also without what follows `.so`
-    /// (`libc`, `libc.so`).
+    /// Whether `name` means this object: its path, its soname, or its base name; these two also without what is from
+    /// `.so` on (`libc` for `libc.so.6`).
     #[must_use]
     pub fn is_called(&self, name: &str) -> bool {
         let short = |full: &str| full.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(".so"));
@@ -87,6 +103,21 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// The objects of a process at one moment, its program first.
+///
+/// ```
+/// use host_process::control::{Cache, Objects};
+///
+/// let objects = Objects::read(std::process::id().cast_signed(), &mut Cache::default())?;
+/// assert_eq!(objects.all[0].path, std::env::current_exe()?.to_string_lossy());
+/// assert!(objects.is_dynamic(), "its C library is a shared one");
+///
+/// let atoi = libc::atoi as *const () as u64;
+/// assert!(objects.at(atoi).is_some_and(|object| object.is_called("libc")));
+/// let (name, offset, _) = objects.symbolize(atoi + 1).ok_or("no function is there")?;
+/// assert_eq!((name.as_str(), offset), ("atoi", 1));
+/// assert!(objects.at(0).is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// In the order of their addresses, but for the program.

@@ -17,6 +17,21 @@ pub(crate) fn status(pid: i32) -> Result<Status> {
 }
 
 /// Whether `pid` is there, and any of its threads is not a zombie.
+///
+/// ```
+/// use host_process::control::{is_alive, thread_name};
+/// use std::process::Command;
+///
+/// let mut child = Command::new("sleep").arg("60").spawn()?;
+/// let pid = child.id().cast_signed();
+/// assert!(is_alive(pid));
+/// assert_eq!(thread_name(pid, pid), "sleep");
+/// child.kill()?;
+/// child.wait()?;
+/// assert!(!is_alive(pid));
+/// assert_eq!(thread_name(pid, pid), "");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use]
 pub fn is_alive(pid: i32) -> bool {
     let Ok(status) = status(pid) else { return false };
@@ -127,6 +142,12 @@ fn signal_set(pid: i32, tid: i32, field: &str) -> u64 {
 }
 
 /// The program that a process runs, also when its file was deleted.
+///
+/// ```
+/// let own = host_process::control::executable(std::process::id().cast_signed());
+/// assert_eq!(std::fs::read_link(own)?, std::env::current_exe()?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use]
 pub fn executable(pid: i32) -> PathBuf {
     folder(pid).join("exe")

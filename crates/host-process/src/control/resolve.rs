@@ -25,6 +25,19 @@ pub enum Resolved {
 ///
 /// `complete` says that all objects which the program starts with are there: a symbol without an object that is not
 /// found then does not exist.
+///
+/// ```
+/// use host_process::control::{Cache, Objects, Resolved, resolve};
+///
+/// let objects = Objects::read(std::process::id().cast_signed(), &mut Cache::default())?;
+/// let atoi = Resolved::Address { address: libc::atoi as *const () as u64, note: None };
+/// assert_eq!(resolve(&objects, &events::parse("p libc.so.6:atoi")?.place, true), atoi);
+///
+/// let unknown = events::parse("p no_such_function")?.place;
+/// assert!(matches!(resolve(&objects, &unknown, true), Resolved::Failed(_)));
+/// assert_eq!(resolve(&objects, &unknown, false), Resolved::Pending("no_such_function".into()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn resolve(objects: &Objects, place: &Place, complete: bool) -> Resolved {
     match place {

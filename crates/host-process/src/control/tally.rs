@@ -5,6 +5,13 @@ use hit::Counters;
 use sync::primitive::{AtomicU64, Ordering};
 
 /// Counts and places of an event.
+///
+/// ```
+/// use host_process::control::Tally;
+///
+/// let tally = Tally { hits: 5, returns: 3, unwound: 1, ..Tally::default() };
+/// assert_eq!(tally.active(), 1);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Times the probe ran; for a return probe, activations it watched.

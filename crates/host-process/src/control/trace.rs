@@ -27,6 +27,32 @@ use std::time::Duration;
 use sync::primitive::Ordering;
 
 /// The processes of one trace.
+///
+/// A command, from its first instruction to its end:
+///
+/// ```
+/// # #[cfg(feature = "local")] {
+/// use host_process::control::{Image, Options, Trace};
+/// use std::time::Duration;
+///
+/// let definitions = vec![events::parse("p:allocations libc.so.6:malloc size=$arg1")?];
+/// let mut trace = Trace::new(Image::parse(agent_image::IMAGE)?, definitions, Options::default());
+/// let mut child = trace.launch(&["sort".into(), "/dev/null".into()])?;
+/// assert_eq!(trace.pending(), [(0, "libc.so.6".into())], "the dynamic linker has not run yet");
+///
+/// while trace.is_active() {
+///     trace.wait(Duration::from_millis(10));
+///     trace.service()?;
+/// }
+/// assert!(child.wait()?.success());
+/// let tally = &trace.tallies()[0];
+/// assert!(tally.hits > 0);
+/// assert_eq!(trace.take_records().len() as u64, tally.hits - tally.lost);
+/// assert!(trace.take_notices().is_empty());
+/// assert_eq!(trace.uncounted_processes(), 0);
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Trace {
     image: Image,
@@ -102,6 +128,37 @@ impl Trace {
     /// # Errors
     ///
     /// When it may not be traced; it goes on as before.
+    ///
+    /// ```
+    /// # #[cfg(feature = "local")] {
+    /// # use host_process::control::{Image, Options, Trace};
+    /// use std::io::{BufRead, BufReader, Write};
+    /// use std::process::{Command, Stdio};
+    ///
+    /// let script = "echo up; read line; echo $line; read line";
+    /// let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    /// let mut said = BufReader::new(child.stdout.take().ok_or("a pipe")?).lines();
+    /// assert_eq!(said.next().transpose()?.as_deref(), Some("up"));
+    ///
+    /// let definitions = vec![events::parse("p:writes libc.so.6:write")?];
+    /// let mut trace = Trace::new(Image::parse(agent_image::IMAGE)?, definitions, Options::default());
+    /// trace.attach(child.id().cast_signed())?;
+    /// assert!(trace.mapped().contains(&"libc.so.6".into()));
+    ///
+    /// child.stdin.as_mut().ok_or("a pipe")?.write_all(b"hello\n")?;
+    /// assert_eq!(said.next().transpose()?.as_deref(), Some("hello"));
+    /// trace.service()?;
+    /// let records = trace.take_records();
+    /// // Before the horizon nothing is to come any more: these can be sorted and shown.
+    /// assert!(records.len() == 1 && records[0].time < trace.horizon());
+    ///
+    /// trace.detach()?;
+    /// assert!(!trace.is_active() && trace.tallies()[0].hits == 1);
+    /// # child.kill()?;
+    /// # child.wait()?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn attach(&mut self, pid: i32) -> Result<()> {
         process::check(pid)?;
         process::read_program(pid)?;

@@ -9,6 +9,27 @@
 //! thread back to what it was doing before it was taken (`abandoned`); the module stays half loaded,
 //! and the next tool takes it out.
 //!
+//! Some need no more than the system calls that they make:
+//!
+//! ```
+//! use host_process::trap::services;
+//!
+//! assert_eq!(services::process(), u64::from(std::process::id()));
+//! assert_ne!(std::thread::spawn(services::thread).join().unwrap(), services::thread());
+//! let begin = services::now();
+//!
+//! let (path, mut room, mut name) = (c"/tmp", [0; 8], [0; 16]);
+//! // SAFETY: there is room for as many bytes as are said.
+//! unsafe {
+//!     services::comm(&raw mut name);
+//!     assert_eq!(services::read_string(path.as_ptr() as u64, room.as_mut_ptr(), 8), 4);
+//!     assert_eq!(services::read(path.as_ptr() as u64 + 1, room.as_mut_ptr(), 2), 0);
+//!     assert_eq!(services::read(1, room.as_mut_ptr(), 2), -1, "nothing is mapped there");
+//! }
+//! assert_eq!((&room[..4], name[15]), (b"tmmp".as_slice(), 0));
+//! assert!(services::now() >= begin, "on processor {}", services::processor());
+//! ```
+//!
 //! # Safety
 //!
 //! All functions here are called by modules, by the rules of [`kprobes::raw`]: pointers are valid for what the table
@@ -44,6 +65,31 @@ fn ask(number: u64, args: [u64; 4]) -> Option<u64> {
 
 /// `kprobes_register`.
 ///
+/// ```no_run
+/// use host_process::trap::services;
+/// use kprobes::raw::{Counts, Failure, Probe};
+///
+/// /// In a module's `init`: registered, and switched off for now.
+/// fn begin(probe: &Probe) -> Result<u32, Failure> {
+///     let (mut id, mut failure) = (0, Failure::NONE);
+///     // SAFETY: one probe, and room for its number and for a reason.
+///     if unsafe { services::register(probe, 1, &raw mut id, &raw mut failure) } != 0 {
+///         return Err(failure);
+///     }
+///     assert_eq!(services::enable(id, 0), 0);
+///     Ok(id)
+/// }
+///
+/// /// In its `exit`: how often it was hit.
+/// fn end(id: u32) -> u64 {
+///     let mut counts = Counts::default();
+///     // SAFETY: room for the counts; one number.
+///     let said = unsafe { (services::counts(id, &raw mut counts), services::unregister(&raw const id, 1)) };
+///     assert_eq!(said, (0, 0));
+///     counts.hits
+/// }
+/// ```
+///
 /// # Safety
 ///
 /// See the module.
@@ -75,6 +121,19 @@ pub fn enable(id: u32, on: u32) -> i32 {
 }
 
 /// `kprobes_symbol`.
+///
+/// ```no_run
+/// # use host_process::trap::services;
+/// # fn init() {
+/// let name = "libc.so.6:environ";
+/// // SAFETY: the address and length of a text.
+/// if unsafe { services::symbol(name.as_ptr(), name.len()) } == 0 {
+///     let text = "there is no environment";
+///     // SAFETY: as above.
+///     unsafe { services::print(text.as_ptr(), text.len()) };
+/// }
+/// # }
+/// ```
 ///
 /// # Safety
 ///
@@ -193,6 +252,16 @@ pub unsafe fn comm(out: *mut [u8; 16]) {
 }
 
 /// `kprobes_jprobe_return`: comes back only when no handler runs.
+///
+/// ```no_run
+/// # use host_process::trap::services;
+/// extern "C" fn mirror(number: u64) {
+///     if number == 0 {
+///         // SAFETY: in a mirror, and nothing here waits to be dropped.
+///         unsafe { services::jprobe_return() }
+///     }
+/// }
+/// ```
 ///
 /// # Safety
 ///

@@ -15,6 +15,16 @@ static HOME: AtomicU64 = AtomicU64::new(0);
 
 /// Takes over `SIGTRAP` and the signals of faults. Returns 0, or the kernel's error.
 ///
+/// ```no_run
+/// # use host_process::{abi::{Home, MAGIC}, trap};
+/// # use std::sync::atomic::Ordering;
+/// # fn example(home: &'static Home) {
+/// // SAFETY: what it names was mapped before, and stays.
+/// let error = unsafe { trap::start(home) };
+/// assert_eq!((error, home.magic.load(Ordering::Acquire)), (0, MAGIC));
+/// # }
+/// ```
+///
 /// # Safety
 ///
 /// `home` must point to a mapped [`Home`] that stays mapped for the life of the process, whose `shared`, `identity` and

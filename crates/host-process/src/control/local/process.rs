@@ -463,6 +463,31 @@ impl Process {
 /// # Safety
 ///
 /// To be called from within a mirror, by the thread that runs it. What stands on its stack is not dropped.
+///
+/// ```
+/// # use host_process::local::*;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// static WRONG: AtomicU64 = AtomicU64::new(0);
+///
+/// extern "C" fn mirror(descriptor: i32) {
+///     if descriptor >= 0 {
+///         // SAFETY: in a mirror, and nothing here waits to be dropped.
+///         unsafe { jprobe_return() }
+///     }
+///     WRONG.fetch_add(1, Ordering::Relaxed);
+/// }
+///
+/// # let process = Process::start()?;
+/// // SAFETY: it compares and counts.
+/// let mirror = unsafe { Handler::new(mirror as extern "C" fn(_)) };
+/// let probe = process.register(Jprobe::symbol("libc.so.6:close", mirror))?;
+/// drop(std::fs::File::open("/dev/null"));
+/// // SAFETY: no descriptor has this number.
+/// unsafe { libc::close(-1) };
+/// assert_eq!((process.counts_of(&probe)?.hits, WRONG.load(Ordering::Relaxed)), (2, 1));
+/// # Ok::<(), Error>(())
+/// ```
 pub unsafe fn jprobe_return() {
     let at = JPROBE_RETURN.load(Ordering::Relaxed);
     if at != 0 {

@@ -20,6 +20,17 @@ const TRIAL_BASE: u64 = 0x7f00_0000_0000;
 const TRIAL_EXPORT: u64 = TRIAL_BASE - 0x10_0000;
 
 /// A module's file and the values of its parameters, as far as they can be checked without a process.
+///
+/// ```no_run
+/// use host_process::control::modules::ModuleFile;
+/// use std::path::Path;
+///
+/// let path = Path::new("malloc-histogram.ko");
+/// let file = ModuleFile::read(path, &["symbol=libc.so.6:calloc".into()])?;
+/// assert_eq!(file.name(), "malloc-histogram");
+/// assert!(ModuleFile::read(path, &["colour=red".into()]).is_err(), "it has no such parameter");
+/// # Ok::<(), host_process::control::HostError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ModuleFile {
     name: String,

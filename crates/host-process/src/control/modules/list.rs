@@ -36,6 +36,14 @@ pub struct Module {
 /// # Errors
 ///
 /// When there is no such process, or it may not be looked at.
+///
+/// ```
+/// use host_process::control::modules::list;
+///
+/// assert_eq!(list(std::process::id().cast_signed())?, []);
+/// assert!(list(i32::MAX).is_err(), "there is no such process");
+/// # Ok::<(), host_process::control::HostError>(())
+/// ```
 pub fn list(pid: i32) -> Result<Vec<Module>> {
     process::status(pid)?;
     let Some((home, _)) = inject::find(pid)? else { return Ok(Vec::new()) };

@@ -31,6 +31,19 @@ pub struct Message {
 }
 
 /// The messages of a process.
+///
+/// ```no_run
+/// use host_process::control::modules::Messages;
+///
+/// # fn example(pid: i32) -> Result<(), host_process::control::HostError> {
+/// let mut messages = Messages::open(pid)?;
+/// assert!(Messages::open(pid).is_err(), "one reads them at a time");
+/// for message in messages.take()? {
+///     println!("{}: {}", message.module, message.text);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Messages {
     memory: Memory,

@@ -156,6 +156,22 @@ impl Trace {
     ///
     /// With `stays`, it stays when the trace ends. Otherwise it is removed then, and what it prints is the trace's
     /// ([`take_messages`](Self::take_messages)).
+    ///
+    /// ```no_run
+    /// # use host_process::control::{HostError, Trace, modules::ModuleFile};
+    /// # use std::{path::Path, time::Duration};
+    /// # fn example(trace: &mut Trace, pid: i32) -> Result<(), HostError> {
+    /// trace.add_module(ModuleFile::read(Path::new("malloc-histogram.ko"), &[])?, false);
+    /// trace.attach(pid)?;
+    /// trace.wait(Duration::from_secs(1));
+    /// trace.detach()?;
+    /// // What its `exit` has printed is among them.
+    /// for message in trace.take_messages() {
+    ///     println!("{}: {}", message.module, message.text);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn add_module(&mut self, file: ModuleFile, stays: bool) {
         std::sync::Arc::make_mut(&mut self.plan.modules).push((file, !stays));
     }
@@ -166,6 +182,18 @@ impl Trace {
     ///
     /// When the process has no such module, or one of its handlers does not end: the module does nothing any more then,
     /// and its memory is given back by the next command that can.
+    ///
+    /// ```no_run
+    /// # use host_process::control::{HostError, Trace, modules};
+    /// # fn example(trace: &mut Trace, pid: i32) -> Result<(), HostError> {
+    /// trace.attach(pid)?;
+    /// for module in modules::list(pid)? {
+    ///     trace.remove_module(pid, &module.name)?;
+    /// }
+    /// assert_eq!(modules::list(pid)?, []);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remove_module(&mut self, pid: i32, name: &str) -> Result<()> {
         let refused = |why: String| HostError::Module { name: name.to_owned(), why };
         for attempt in 0..TRIES {
