@@ -44,6 +44,23 @@ impl Notifier {
 }
 
 /// The chain.
+///
+/// ```
+/// use host_bare::{Chain, Die, Notifier, Regs, Verdict};
+///
+/// static CHAIN: Chain = Chain::new();
+/// /// A debugger, which knows one breakpoint.
+/// static DEBUGGER: Notifier =
+///     Notifier::new(10, |_, regs| if regs.rip == 0x1001 { Verdict::Stop } else { Verdict::Pass });
+///
+/// assert!(CHAIN.register(&DEBUGGER));
+/// assert!(!CHAIN.register(&DEBUGGER), "it is there already");
+/// let mut regs = Regs { rip: 0x1001, ..Regs::default() };
+/// assert!(CHAIN.notify(Die::Breakpoint, &mut regs));
+/// assert!(!CHAIN.notify(Die::Breakpoint, &mut Regs::default()), "nobody knows it");
+/// assert!(CHAIN.unregister(&DEBUGGER));
+/// assert!(!CHAIN.notify(Die::Breakpoint, &mut regs));
+/// ```
 #[derive(Debug)]
 pub struct Chain {
     head: AtomicPtr<Notifier>,
@@ -88,6 +105,22 @@ impl Chain {
 
     /// Asks kprobes, and then all until one says that it was his; false when nobody does. (Linux, too, asks kprobes
     /// before the chain: `kprobe_int3_handler`.)
+    ///
+    /// ```
+    /// use host_bare::{Chain, Die, Kernel, Regs};
+    ///
+    /// static CHAIN: Chain = Chain::new();
+    ///
+    /// /// What the stub of `#BP` calls; false when nobody knows the breakpoint.
+    /// fn on_breakpoint<K: Kernel>(regs: &mut Regs) -> bool {
+    ///     CHAIN.trap::<K>(Die::Breakpoint, regs)
+    /// }
+    ///
+    /// /// What the stub of `#DB` calls, with DR6, which it has cleared.
+    /// fn on_debug<K: Kernel>(regs: &mut Regs, dr6: u64) -> bool {
+    ///     CHAIN.trap::<K>(Die::Debug(dr6), regs)
+    /// }
+    /// ```
     #[inline(always)]
     pub fn trap<K: Kernel>(&self, die: Die, regs: &mut Regs) -> bool {
         match die {

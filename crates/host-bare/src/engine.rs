@@ -34,6 +34,24 @@ impl Default for Limits {
 }
 
 /// What a trap needs, made once.
+///
+/// A [`Chain`](crate::Chain) asks it first. A kernel with a dispatch of its own asks it by itself:
+///
+/// ```
+/// use host_bare::{Kernel, Outcome, Regs};
+///
+/// /// A trap with interrupts off; false when it is not kprobes' own.
+/// fn is_ours<K: Kernel>(regs: &mut Regs, vector: u64) -> bool {
+///     let Some(engine) = K::engine() else { return false };
+///     match vector {
+///         // Only if DR6 says that the trap flag has raised it.
+///         1 => engine.single_step(regs) != Outcome::Foreign,
+///         3 => engine.breakpoint(regs) != Outcome::Foreign,
+///         // A fault that the kernel has not handled either: it may be a handler's, which ends there.
+///         _ => engine.contain(regs, vector),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Engine<K> {
     pub(crate) tables: Tables,
@@ -48,6 +66,17 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     ///
     /// [`Error::Twice`] when there is one already, [`Error::NoCode`] when there is no executable memory for the stubs.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(global: &'static Global<K>) -> Result<Control<K>, Error> {
+    /// // All processors are up, the heap is there, and the symbols are read.
+    /// let mut control = Engine::start(global, &Limits { sites: 1 << 15, ..Limits::default() })?;
+    /// assert!(global.get().is_some());
+    /// control.line("p:open sys_open path=+0($arg1):string")?;
+    /// # Ok(control)
+    /// # }
+    /// ```
     pub fn start(global: &'static Global<K>, limits: &Limits) -> Result<Control<K>, Error> {
         let stubs = K::allocate_code(limits.instances).ok_or(Error::NoCode)?;
         let breakpoints = [BREAKPOINT; 64];
@@ -108,6 +137,18 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// Whether no handler of this owner is called any more, because one has faulted.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(engine: &Engine<K>, owner: u32) {
+    /// // In any context: from now on no handler of this module's probes is called.
+    /// engine.silence(owner);
+    /// assert!(engine.is_silenced(owner));
+    /// // Owner 0 is nobody, and is never silenced.
+    /// engine.silence(0);
+    /// assert!(!engine.is_silenced(0));
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_silenced(&self, owner: u32) -> bool {
         let word = (owner as usize).checked_sub(1).and_then(|at| self.tables.silenced.get(at));
@@ -126,6 +167,15 @@ impl<K: Kernel> Engine<K> {
     }
 
     /// What the probe of this number has counted.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(engine: &Engine<K>, probe: &Registered) -> Option<u64> {
+    /// // Without the lock around control, so in a handler too.
+    /// let missed = engine.counts(probe.id())?.missed;
+    /// # Some(missed)
+    /// # }
+    /// ```
     #[must_use]
     pub fn counts(&self, id: u32) -> Option<crate::Counts> {
         self.tables.counters.get(id as usize).map(crate::Counts::of)
@@ -172,6 +222,24 @@ pub const OWNERS: usize = 256;
 
 /// A fault with this vector, before anybody looks at it. If a displaced instruction has raised it, the registers become
 /// those that it has in truth, and the fault handlers of its probes are asked.
+///
+/// ```
+/// use host_bare::{Faulted, Kernel, Regs, after_fault, fault, guarded};
+///
+/// /// What the stubs of `#PF`, `#GP`, `#UD` and their like call.
+/// fn on_fault<K: Kernel>(regs: &mut Regs, vector: u64, handle: fn(&mut Regs, u64)) {
+///     let faulted = fault::<K>(regs, vector);
+///     if faulted == Faulted::Cured {
+///         return;
+///     }
+///     // The registers say the true address now: the exception table first, then the kernel's own handling.
+///     if !guarded::fix_up(regs) {
+///         handle(regs, vector);
+///     }
+///     after_fault::<K>(faulted.displaced(), regs);
+/// }
+/// assert_eq!(Faulted::Elsewhere.displaced(), None);
+/// ```
 pub fn fault<K: Kernel>(regs: &mut Regs, vector: u64) -> Faulted {
     K::engine().map_or(Faulted::Elsewhere, |engine| engine.fault(regs, vector))
 }
@@ -181,6 +249,18 @@ pub fn fault<K: Kernel>(regs: &mut Regs, vector: u64) -> Faulted {
 /// # Safety
 ///
 /// To be called from within a mirror. What stands on its stack is not dropped.
+///
+/// ```
+/// # use host_bare::Kernel;
+/// /// Mirrors `sys_write`, and looks at no other file than the console.
+/// extern "C" fn write<K: Kernel>(file: u64, from: u64, bytes: u64) {
+///     if file != 1 {
+///         // SAFETY: this is a mirror, and nothing on its stack is to be dropped.
+///         unsafe { host_bare::jprobe_return::<K>() }
+///     }
+///     // What is written to the console comes here.
+/// }
+/// ```
 pub unsafe fn jprobe_return<K: Kernel>() {
     if let Some(processor) = K::engine().and_then(Engine::processor) {
         // SAFETY: the same promise; interrupts are off in a handler, so this is the processor that runs it.
@@ -197,12 +277,30 @@ pub fn after_fault<K: Kernel>(displaced: Option<Displaced>, regs: &mut Regs) {
 }
 
 /// Where a return address leads in truth: it may be a return probe's stub. For whoever walks a stack.
+///
+/// ```
+/// # use host_bare::Kernel;
+/// /// The caller of the function whose frame `rbp` points at.
+/// fn caller<K: Kernel>(rbp: u64) -> Option<u64> {
+///     let address = K::read_word(rbp.wrapping_add(8))?;
+///     Some(host_bare::true_return_address::<K>(address))
+/// }
+/// ```
 pub fn true_return_address<K: Kernel>(address: u64) -> u64 {
     K::engine().map_or(address, |engine| engine.returns().true_return_address(address))
 }
 
 /// The thread with this identity will never run again: see [`Engine::thread_ended`]. Called with interrupts off, by who
 /// runs after it; identities are not used again.
+///
+/// ```
+/// # use host_bare::Kernel;
+/// /// The scheduler has switched away from a thread that has ended.
+/// fn finish<K: Kernel>(ended: u64) {
+///     host_bare::thread_ended::<K>(ended);
+///     // Only now its stack is freed.
+/// }
+/// ```
 pub fn thread_ended<K: Kernel>(thread: u64) {
     if let Some(engine) = K::engine() {
         engine.thread_ended(thread);
@@ -210,6 +308,16 @@ pub fn thread_ended<K: Kernel>(thread: u64) {
 }
 
 /// Where a kernel keeps its engine: a `static`.
+///
+/// ```
+/// use host_bare::Global;
+///
+/// # struct MyKernel;
+/// static ENGINE: Global<MyKernel> = Global::new();
+///
+/// // What `Kernel::engine` gives: nothing, until `Engine::start` was called.
+/// assert!(ENGINE.get().is_none());
+/// ```
 pub struct Global<K>(pub(crate) AtomicPtr<Engine<K>>);
 
 impl<K> Global<K> {

@@ -27,6 +27,16 @@ unsafe extern "C" {
 }
 
 /// Copies from `address`; false when any of it cannot be read (`out` may be filled in part then).
+///
+/// ```
+/// # fn example<K: host_bare::Kernel>(address: u64) {
+/// // The first bytes of a structure, or what a register took for its address.
+/// let mut bytes = [0; 16];
+/// if host_bare::guarded::read(address, &mut bytes) {
+///     // All sixteen are there.
+/// }
+/// # }
+/// ```
 #[inline(never)]
 pub fn read(address: u64, out: &mut [u8]) -> bool {
     let left: usize;
@@ -50,6 +60,18 @@ pub fn read(address: u64, out: &mut [u8]) -> bool {
 }
 
 /// Reads eight bytes, which need not be aligned.
+///
+/// ```
+/// # use host_bare::guarded;
+/// # fn example<K: host_bare::Kernel>(mut rbp: u64) -> usize {
+/// // How deep a stack is whose frames are chained, however wrong the chain may be.
+/// let mut depth = 0;
+/// while let Some(outer) = guarded::read_word(rbp).filter(|&outer| outer > rbp) {
+///     (rbp, depth) = (outer, depth + 1);
+/// }
+/// # depth
+/// # }
+/// ```
 #[inline]
 pub fn read_word(address: u64) -> Option<u64> {
     let value: u64;
@@ -79,6 +101,15 @@ pub fn read_word(address: u64) -> Option<u64> {
 /// # Safety
 ///
 /// If memory is there, it is the caller's to change: a return address on an interrupted stack, for example.
+///
+/// ```
+/// # use host_bare::guarded;
+/// # fn example<K: host_bare::Kernel>(regs: &host_bare::Regs, to: u64) -> bool {
+/// // Where the function that was interrupted at its first instruction returns to.
+/// // SAFETY: its thread is this one, and goes on only after the trap.
+/// unsafe { guarded::write_word(regs.rsp(), to) }
+/// # }
+/// ```
 #[inline]
 pub unsafe fn write_word(address: u64, value: u64) -> bool {
     let failed: u64;
@@ -103,6 +134,16 @@ pub unsafe fn write_word(address: u64, value: u64) -> bool {
 }
 
 /// Whether the instruction that has faulted is one of these; if so, the registers go on behind it.
+///
+/// ```
+/// # use host_bare::guarded;
+/// # fn example<K: host_bare::Kernel>(regs: &mut host_bare::Regs, page_in: fn() -> bool, panic: fn()) {
+/// // In the fault handler: the table first, since whoever reads in trap context must not wait for a page.
+/// if !guarded::fix_up(regs) && !page_in() {
+///     panic();
+/// }
+/// # }
+/// ```
 pub fn fix_up(regs: &mut Regs) -> bool {
     let mut entry = (&raw const __start___ex_table).cast::<Entry>();
     let end = (&raw const __stop___ex_table).cast::<Entry>();

@@ -118,6 +118,17 @@ impl<K: Kernel> Control<K> {
     /// # Errors
     ///
     /// As [`unregister`](Self::unregister).
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>) -> Result<(), Error> {
+    /// let probes = vec![Kprobe::symbol("sys_open").into(), Kprobe::symbol("sys_read").into()];
+    /// let registered = control.register_all(probes).map_err(|(_, error)| error)?;
+    /// let counts = control.unregister_all(registered).map_err(|(_, error)| error)?;
+    /// let hits: u64 = counts.iter().map(|counts| counts.hits).sum();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unregister_all(&mut self, probes: Vec<Registered>) -> Result<Vec<Counts>, (Vec<Registered>, Error)> {
         let mut handles = Vec::with_capacity(probes.len());
         for probe in &probes {
@@ -191,6 +202,17 @@ impl<K: Kernel> Control<K> {
 
     /// Memory that held code has gone, or is about to: what is planted there is forgotten, and nothing is restored. Gives
     /// the names of the probes that were there. Nobody may execute that memory any more.
+    ///
+    /// ```
+    /// # use core::ops::Range;
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, text: Range<u64>, log: fn(&str)) {
+    /// // A module is unloaded: what others have planted in its text goes with it.
+    /// for name in control.forget(text) {
+    ///     log(&format!("{name} was removed with the module"));
+    /// }
+    /// # }
+    /// ```
     pub fn forget(&mut self, range: Range<u64>) -> Vec<String> {
         self.registry.forget(&mut self.target, range.clone());
         self.target.forget(range.clone());
@@ -206,6 +228,18 @@ impl<K: Kernel> Control<K> {
     }
 
     /// From now on no handler of this owner's probes is called; with `false`, they are again.
+    ///
+    /// ```
+    /// # use host_bare::*;
+    /// # fn example<K: Kernel>(control: &mut Control<K>, owner: u32, probes: Vec<Registered>) -> Result<(), Error> {
+    /// // A module goes: first its handlers are called no more, then its probes are taken off.
+    /// control.silence(owner, true);
+    /// control.unregister_all(probes).map_err(|(_, error)| error)?;
+    /// // Its number may be another one's now.
+    /// control.silence(owner, false);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn silence(&mut self, owner: u32, silent: bool) {
         self.engine.set_silenced(owner, u64::from(silent));
     }

@@ -83,7 +83,8 @@ impl World for Own {
     }
 
     fn call(&mut self, function: &str, [a, b]: [u64; 2]) -> u64 {
-        call_directly(self.address(function), a, b)
+        // SAFETY: cases name functions of the suite's program, which take two numbers and give one.
+        unsafe { call_directly(self.address(function), a, b) }
     }
 
     fn define(&mut self, lines: &[&str]) -> Result<(), Refusal> {
@@ -159,7 +160,8 @@ impl Handlers for Own {
         let words = [AtomicU64::new(0), AtomicU64::new(0)];
         let [wanted, waiting] = words.each_ref().map(|word| word.as_ptr() as u64);
         thread::scope(|scope| {
-            let called = scope.spawn(move || call_directly(function, wanted, waiting));
+            // SAFETY: it takes the addresses of two words, which live until it has returned.
+            let called = scope.spawn(move || unsafe { call_directly(function, wanted, waiting) });
             while words[1].load(Ordering::Acquire) == 0 {
                 thread::yield_now();
             }

@@ -94,6 +94,21 @@ fn parse(line: &str) -> Option<Line> {
 /// # Errors
 ///
 /// It cannot be written.
+///
+/// ```
+/// use testkit::corpus::{Entry, File, Line, read, write};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let folder = std::env::temp_dir().join(format!("corpus-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// let columns = ["nop", "emulate", "+1"].map(String::from);
+/// let lines = vec![Line::Text("# nothing".into()), Line::Entry(Entry { bytes: vec![0x90], columns })];
+/// let file = File { path: folder.join("nop.txt"), lines };
+/// write(&file)?;
+/// assert_eq!(read(&folder)?[0].lines, file.lines);
+/// # std::fs::remove_dir_all(&folder)
+/// # }
+/// ```
 pub fn write(file: &File) -> io::Result<()> {
     let mut text = String::new();
     for line in &file.lines {
@@ -146,6 +161,26 @@ pub fn case(oracle: &Oracle, bytes: &[u8]) -> Case {
 }
 
 /// The columns of an instruction, as they are on this machine.
+///
+/// ```
+/// use isa::x86::gpr;
+/// use testkit::corpus::{self, File, case, columns, folder};
+/// use testkit::differential::Oracle;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut oracle = Oracle::new();
+/// let copy = [0x48, 0x89, 0xD8];
+/// let said = columns(&mut oracle, &copy);
+/// assert_eq!(said, ["mov rax, rbx", "slot", "+3 rax=20000400"]);
+/// assert_eq!(case(&oracle, &copy).state.regs.gpr[gpr::RBX], 0x2000_0400, "as in every case");
+///
+/// // What the corpus has of the instruction is the same.
+/// let files = corpus::read(&folder("x86_64"))?;
+/// let entry = files.iter().flat_map(File::entries).find(|entry| entry.bytes == copy);
+/// assert_eq!(entry.map(|entry| &entry.columns), Some(&said));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub fn columns(oracle: &mut Oracle, bytes: &[u8]) -> [String; 3] {
     let case = case(oracle, bytes);

@@ -18,6 +18,32 @@ pub struct FunctionInfo {
 }
 
 /// A program under construction. Each method that names an instruction appends it.
+///
+/// ```
+/// use testkit::model::{End, Machine, Program, TEXT};
+///
+/// let mut p = Program::new();
+/// p.function("seven", 0);
+/// p.nop();
+/// p.mov_eax(7);
+/// p.ret();
+/// // It keeps one word on the stack where it calls: that is what an unwinder is told.
+/// let main = p.function("main", 1);
+/// p.push_rbp();
+/// p.call("seven");
+/// p.inc_rax();
+/// p.pop_rbp();
+/// p.ret();
+/// assert_eq!((p.find("seven").start, p.find("main").start), (TEXT, main));
+/// // `push`, `call`, `inc`, `pop` and `ret` have 1, 5, 3, 1 and 1 bytes.
+/// assert_eq!(p.here(), main + 11);
+///
+/// let mut machine = Machine::new(p, 0);
+/// let top = machine.add_stack(0x7000_0000);
+/// let mut cpu = machine.start(1, main, top);
+/// assert_eq!(machine.run(&mut cpu, &mut (), 100), Some(End::Exited));
+/// assert_eq!(cpu.regs.gpr[0], 8);
+/// ```
 #[derive(Debug, Default)]
 pub struct Program {
     pub(crate) code: Vec<u8>,
@@ -61,6 +87,33 @@ impl Program {
     }
 
     /// Appends bytes, and gives their address.
+    ///
+    /// Control goes where the bytes say: by an address in a register, by a jump back.
+    ///
+    /// ```
+    /// # use testkit::model::{End, Machine, Program};
+    /// let mut p = Program::new();
+    /// let next = p.function("next", 0);
+    /// p.add_rdi(1);
+    /// p.raw(&[0x48, 0x89, 0xF8]); // mov rax, rdi
+    /// p.ret();
+    /// let twice = p.function("twice", 1);
+    /// let lea = p.lea_rax((next as i64 - (p.here() as i64 + 7)) as i32);
+    /// p.call_rax();
+    /// p.lea_rax((next as i64 - (p.here() as i64 + 7)) as i32);
+    /// p.jmp_rax();
+    /// let forever = p.function("forever", 0);
+    /// p.jmp(forever);
+    /// assert_eq!(lea, twice, "each method gives the address of what it appends");
+    ///
+    /// let mut machine = Machine::new(p, 0);
+    /// let top = machine.add_stack(0x7000_0000);
+    /// let mut cpu = machine.start(1, twice, top);
+    /// assert_eq!(machine.run(&mut cpu, &mut (), 100), Some(End::Exited));
+    /// assert_eq!(cpu.regs.gpr[0], 2);
+    /// let mut cpu = machine.start(1, forever, top);
+    /// assert_eq!(machine.run(&mut cpu, &mut (), 100), None, "it has not ended after a hundred steps");
+    /// ```
     pub fn raw(&mut self, bytes: &[u8]) -> u64 {
         let at = self.here();
         self.code.extend_from_slice(bytes);
@@ -134,11 +187,6 @@ impl Program {
         self.transfer(0xE8, name)
     }
 
-    /// `jmp name`, a function of this program's.
-    pub fn tail_call(&mut self, name: &'static str) -> u64 {
-        self.transfer(0xE9, name)
-    }
-
     fn transfer(&mut self, opcode: u8, name: &'static str) -> u64 {
         let at = self.raw(&[opcode]);
         self.calls.push((self.code.len(), name));
@@ -147,6 +195,29 @@ impl Program {
     }
 
     /// A service of the runtime's.
+    ///
+    /// ```
+    /// # use testkit::model::{Cpu, Machine, Program, Runtime, Service};
+    /// /// Gives whoever asks ten times the number that it asks with.
+    /// struct Tenfold;
+    /// impl Runtime for Tenfold {
+    ///     fn choose(&mut self, _: &Machine, cpu: &mut Cpu, number: u32) {
+    ///         cpu.regs.gpr[0] = u64::from(number) * 10;
+    ///     }
+    /// #     fn lands(&mut self, _: &Cpu, _: u64, _: u64) -> bool { false }
+    /// #     fn walked(&mut self, _: &Cpu, _: &[u64]) {}
+    /// }
+    ///
+    /// let mut p = Program::new();
+    /// let asks = p.function("asks", 0);
+    /// p.service(Service::Choose(3));
+    /// p.ret();
+    /// let mut machine = Machine::new(p, 0);
+    /// let top = machine.add_stack(0x7000_0000);
+    /// let mut cpu = machine.start(1, asks, top);
+    /// machine.run(&mut cpu, &mut Tenfold, 100);
+    /// assert_eq!(cpu.regs.gpr[0], 30);
+    /// ```
     pub fn service(&mut self, service: Service) -> u64 {
         let at = self.raw(&[0xF4]);
         self.services.push((at, service));
@@ -170,6 +241,27 @@ impl Program {
     /// * `backtrace`: walks the stack; its return is 2 bytes behind its start.
     /// * `longjmp`: goes to what the buffer at `rdi` says.
     /// * `restorer`: where a signal handler returns to.
+    ///
+    /// ```
+    /// # use testkit::model::{End, Machine, Program};
+    /// let mut p = Program::new();
+    /// p.function("throws", 0);
+    /// p.call("raise");
+    /// let main = p.function("main", 1);
+    /// p.push_rbp();
+    /// p.call("throws");
+    /// p.ret(); // it never comes here
+    /// p.landing_pad();
+    /// p.mov_eax(3);
+    /// p.pop_rbp();
+    /// p.ret();
+    ///
+    /// let mut machine = Machine::new(p.with_runtime(), 0);
+    /// let top = machine.add_stack(0x7000_0000);
+    /// let mut cpu = machine.start(1, main, top);
+    /// assert_eq!(machine.run(&mut cpu, &mut (), 100), Some(End::Exited));
+    /// assert_eq!(cpu.regs.gpr[0], 3, "caught");
+    /// ```
     #[must_use]
     pub fn with_runtime(mut self) -> Self {
         for name in ["raise", "resume"] {

@@ -36,6 +36,37 @@ pub enum Call {
 type Meanwhile<'m> = Box<dyn FnMut(&Machine, Call) + Send + 'm>;
 
 /// The machine as control sees it.
+///
+/// ```
+/// use kprobes::{ProbeKind, Registry, Request};
+/// use testkit::model::{Call, Control, Machine, Program};
+///
+/// # fn main() -> Result<(), kprobes::Error> {
+/// let mut p = Program::new();
+/// let leaf = p.function("leaf", 0);
+/// p.add_rdi(1);
+/// p.ret();
+/// let machine = Machine::new(p, 0);
+/// let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+/// let request = Request::counting(leaf, ProbeKind::Entry, 1);
+///
+/// // Whatever fails, the text is as it was.
+/// control.fail = 0..1;
+/// assert!(registry.register(&mut control, &[request.clone()]).is_err());
+/// assert_eq!(machine.text(), machine.pristine());
+/// control.calm();
+///
+/// // Between two calls other processors run. When the breakpoint is written, the copy of `add rdi, 1` is there.
+/// control.meanwhile(|machine, call| {
+///     assert!(call != Call::Patch || machine.memory.word(testkit::model::SLOTS) != Some(0));
+/// });
+/// let handles = registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+/// assert_eq!(control.slots(), 1);
+/// registry.unregister(&mut control, &handles)?;
+/// assert_eq!(control.calls.last(), Some(&Call::Grace));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Control<'m> {
     /// The machine.
     pub machine: &'m Machine,

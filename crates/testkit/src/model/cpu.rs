@@ -18,6 +18,15 @@ pub enum End {
 }
 
 /// A thread: registers, and what is between two steps.
+///
+/// ```
+/// use testkit::model::{Cpu, TEXT};
+///
+/// let cpu = Cpu::new(1, TEXT, 0x7000_2000);
+/// // It is about to execute the function's first instruction, and its return address is on the stack.
+/// assert_eq!((cpu.regs.rip, cpu.sp()), (TEXT, 0x7000_1FF8));
+/// assert_eq!((cpu.trapped, cpu.end), (None, None));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cpu {
     /// The thread's identity, not 0.

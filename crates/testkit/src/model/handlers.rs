@@ -55,6 +55,41 @@ fn in_trap<T>(f: impl FnOnce(&Trap<'_>, u64) -> T) -> Option<T> {
 /// # Panics
 ///
 /// When the function does not return.
+///
+/// ```
+/// # use hit::Next;
+/// # use isa::x86::Regs;
+/// # use kprobes::{HandlerData, Hit, ProbeKind, Registry, Request};
+/// # use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// # use testkit::model::*;
+/// static SEEN: AtomicU64 = AtomicU64::new(0);
+/// /// A pre-handler that calls the function whose address is its probe's word.
+/// extern "C" fn pre(hit: &mut Hit<'_, Regs>) -> Next {
+///     SEEN.store(call_from_handler(hit.user(), 0, 0), Relaxed);
+///     Next::Step
+/// }
+///
+/// # fn main() -> Result<(), kprobes::Error> {
+/// # let mut p = Program::new();
+/// # p.function("seven", 0);
+/// # p.mov_eax(7);
+/// # p.ret();
+/// # p.function("main", 0);
+/// # p.nop();
+/// # p.ret();
+/// # let mut machine = Machine::new(p, 0);
+/// # let top = machine.add_stack(0x7000_0000);
+/// # let (main, seven) = (machine.address("main"), machine.address("seven"));
+/// let handlers = HandlerData { before: pre as *const () as u64, user: seven, ..HandlerData::NONE };
+/// let request = Request { handlers, ..Request::counting(main, ProbeKind::Handler, 1) };
+/// let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+/// registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+/// machine.run(&mut machine.start(1, main, top), &mut (), 100);
+/// assert_eq!(SEEN.load(Relaxed), 7);
+/// assert_eq!(call_from_handler(seven, 0, 0), 0, "outside of a handler nothing is called");
+/// # Ok(())
+/// # }
+/// ```
 pub extern "C" fn call_from_handler(function: u64, first: u64, second: u64) -> u64 {
     in_trap(|trap, sp| trap.call(function, sp, [first, second])).unwrap_or(0)
 }
@@ -64,6 +99,46 @@ pub extern "C" fn call_from_handler(function: u64, first: u64, second: u64) -> u
 /// # Safety
 ///
 /// As [`Running::leave`].
+///
+/// ```
+/// # use hit::Next;
+/// # use isa::x86::Regs;
+/// # use kprobes::{HandlerData, Hit, ProbeKind, Registry, Request};
+/// # use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// # use testkit::model::*;
+/// static ARGUMENT: AtomicU64 = AtomicU64::new(0);
+/// static BEHIND: AtomicU64 = AtomicU64::new(0);
+/// /// Mirrors a function of one argument.
+/// extern "C" fn mirror(argument: u64) {
+///     ARGUMENT.store(argument, Relaxed);
+///     // SAFETY: this is a mirror, and nothing on its stack is to be dropped.
+///     unsafe { jprobe_return() }
+///     BEHIND.store(1, Relaxed);
+/// }
+///
+/// # fn main() -> Result<(), kprobes::Error> {
+/// # if cfg!(not(feature = "jprobes")) { return Ok(()) }
+/// # let mut p = Program::new();
+/// # p.function("seven", 0);
+/// # p.mov_eax(7);
+/// # p.ret();
+/// # p.function("main", 0);
+/// # p.nop();
+/// # p.ret();
+/// # let mut machine = Machine::new(p, 0);
+/// # let top = machine.add_stack(0x7000_0000);
+/// # let (main, seven) = (machine.address("main"), machine.address("seven"));
+/// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+/// let handlers = HandlerData { before: mirror as *const () as u64, mirror: true, ..HandlerData::NONE };
+/// let request = Request { handlers, ..Request::counting(main, ProbeKind::Handler, 1) };
+/// registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+/// let mut cpu = machine.start(1, main, top);
+/// cpu.regs.gpr[isa::x86::gpr::RDI] = 5;
+/// assert_eq!(machine.run(&mut cpu, &mut (), 100), Some(End::Exited));
+/// assert_eq!((ARGUMENT.load(Relaxed), BEHIND.load(Relaxed)), (5, 0));
+/// # Ok(())
+/// # }
+/// ```
 pub unsafe extern "C" fn jprobe_return() {
     let running = in_trap(|trap, _| trap.running().map(core::ptr::from_ref)).flatten();
     // SAFETY: it is in the machine's table, which outlives the trap; the rest is the same promise.
@@ -72,6 +147,42 @@ pub unsafe extern "C" fn jprobe_return() {
 
 /// In a handler on the machine: does to it what a fault at `address` does, whose instruction is three bytes long. Comes
 /// back when the fault is cured; otherwise the handler ends. Outside of a handler nothing happens.
+///
+/// ```
+/// # use hit::Next;
+/// # use isa::x86::Regs;
+/// # use kprobes::{HandlerData, Hit, ProbeKind, Registry, Request};
+/// # use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// # use testkit::model::*;
+/// static BEHIND: AtomicU64 = AtomicU64::new(0);
+/// extern "C" fn faulty(_: &mut Hit<'_, Regs>) -> Next {
+///     fault_in_handler(16);
+///     BEHIND.store(1, Relaxed);
+///     Next::Step
+/// }
+///
+/// # fn main() -> Result<(), kprobes::Error> {
+/// # let mut p = Program::new();
+/// # p.function("seven", 0);
+/// # p.mov_eax(7);
+/// # p.ret();
+/// # p.function("main", 0);
+/// # p.nop();
+/// # p.ret();
+/// # let mut machine = Machine::new(p, 0);
+/// # let top = machine.add_stack(0x7000_0000);
+/// # let (main, seven) = (machine.address("main"), machine.address("seven"));
+/// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+/// let handlers = HandlerData { before: faulty as *const () as u64, ..HandlerData::NONE };
+/// let request = Request { handlers, ..Request::counting(main, ProbeKind::Handler, 1) };
+/// registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+/// // The handler has ended, and the program goes on.
+/// assert_eq!(machine.run(&mut machine.start(1, main, top), &mut (), 100), Some(End::Exited));
+/// assert_eq!(BEHIND.load(Relaxed), 0);
+/// assert_eq!(machine.tables.counters[1].faults.load(Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
 pub extern "C" fn fault_in_handler(_address: u64) {
     let mut regs = Regs::default();
     let contained = in_trap(|trap, _| trap.running().is_some_and(|r| r.contain(trap, &mut regs, PAGE_FAULT)));

@@ -30,12 +30,25 @@ struct Stage {
 /// One actor's part.
 pub type Actor<'a> = Box<dyn FnOnce() + Send + 'a>;
 
-/// Runs `actors` to their ends by `plan`: actor number `a` goes on until it has paused `n` times, then the next line of
-/// the plan. After the plan, actors run to their ends in order. Gives how often each has paused.
+/// Runs `actors` to their ends by `plan`: actor number `a` goes on through `n` pauses and stops at the one after them,
+/// then the next line of the plan. After the plan, actors run to their ends in order. Gives how often each has paused.
 ///
 /// # Panics
 ///
 /// When an actor panics.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use testkit::model::interleave::{pause, run};
+///
+/// let said = Mutex::new(String::new());
+/// let say = |what| said.lock().unwrap().push_str(what);
+/// let actor = |words: [&'static str; 3]| move || words.into_iter().for_each(|word| { say(word); pause(); });
+/// // The first goes on beyond one pause and stops at the next, the second stops at its first one.
+/// let pauses = run(&[(0, 1), (1, 0)], vec![Box::new(actor(["a", "b", "c"])), Box::new(actor(["x", "y", "z"]))]);
+/// assert_eq!(*said.lock().unwrap(), "abxcyz");
+/// assert_eq!(pauses, [3, 3]);
+/// ```
 #[must_use]
 pub fn run(plan: &[(usize, usize)], actors: Vec<Actor<'_>>) -> Vec<usize> {
     let turns = Turns {
@@ -96,6 +109,20 @@ pub fn pause() {
 
 /// The actor waits for another one to do something: one of the others goes on. False when there is none, or outside
 /// of [`run`].
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+/// use testkit::model::interleave::{pause, run, wait_for_others};
+///
+/// let ready = AtomicBool::new(false);
+/// let waits = || while !ready.load(Relaxed) {
+///     assert!(wait_for_others(), "somebody else must do it");
+/// };
+/// let works = || { pause(); pause(); ready.store(true, Relaxed); };
+/// // The second is asked three times to go on: as far as each pause, and to the end.
+/// assert_eq!(run(&[], vec![Box::new(waits), Box::new(works)]), [0, 2]);
+/// assert!(!wait_for_others(), "nobody else is here");
+/// ```
 #[must_use]
 pub fn wait_for_others() -> bool {
     let mut possible = false;

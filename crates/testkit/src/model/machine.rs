@@ -56,6 +56,38 @@ impl Event {
 }
 
 /// A program in memory, with its probe table. Threads are kept by the test.
+///
+/// ```
+/// use kprobes::{ProbeKind, Registry, Request};
+/// use testkit::model::{Control, End, Event, Machine, Program};
+///
+/// # fn main() -> Result<(), kprobes::Error> {
+/// let mut p = Program::new();
+/// p.function("seven", 0);
+/// p.mov_eax(7);
+/// p.ret();
+/// let mut machine = Machine::new(p, 0);
+/// let top = machine.add_stack(0x7000_0000);
+/// let seven = machine.address("seven");
+/// assert_eq!(machine.function_at(seven + 5).map(|f| f.name), Some("seven"));
+///
+/// let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+/// let request = Request { record: true, ..Request::counting(seven, ProbeKind::Entry, 1) };
+/// let handles = registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+/// assert_ne!(machine.text(), machine.pristine(), "a breakpoint stands there");
+///
+/// let mut cpu = machine.start(1, seven, top);
+/// machine.step(&mut cpu, &mut ());
+/// assert_eq!((cpu.trapped, machine.log().len()), (Some(seven), 0), "fetched, and not handled yet");
+/// assert_eq!(machine.run(&mut cpu, &mut (), 100), Some(End::Exited));
+/// assert_eq!(machine.log(), [Event::Hit { id: 1, address: seven, thread: 1 }]);
+/// assert_eq!(machine.log()[0].id(), 1);
+///
+/// registry.unregister(&mut control, &handles)?;
+/// assert_eq!(machine.text(), machine.pristine());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Machine {
     /// All memory.
@@ -153,6 +185,45 @@ impl Machine {
     }
 
     /// What was recorded from this number on, with what the probes' fetch programs have fetched.
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::{Control, Cpu, End, Machine, Program};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # let mut p = Program::new();
+    /// # p.function("leaf", 0);
+    /// # p.add_rdi(1);
+    /// # p.mov_eax(7);
+    /// # p.ret();
+    /// # p.function("main", 0);
+    /// # p.call("leaf");
+    /// # p.ret();
+    /// # let mut machine = Machine::new(p, 4);
+    /// # let top = machine.add_stack(0x7000_0000);
+    /// # let (leaf, main) = (machine.address("leaf"), machine.address("main"));
+    /// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    /// # use events::{Resolve, compile, decode, parse};
+    /// # struct Nothing;
+    /// # impl Resolve for Nothing {
+    /// #     fn symbol(&self, _: Option<&str>, _: &str) -> Option<u64> { None }
+    /// #     fn file_offset(&self, _: u64) -> Option<u64> { None }
+    /// # }
+    /// let line = parse("p:leaf leaf argument=$arg1:u16").expect("it is a definition");
+    /// let events::Program { code, schema, .. } = compile(&line, &Nothing).expect("it has no symbols");
+    /// machine.set_program(1, code.clone());
+    /// let request = Request { record: true, program: code, ..Request::counting(leaf, ProbeKind::Entry, 1) };
+    /// registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+    ///
+    /// for argument in [5, 6] {
+    ///     let mut cpu = machine.start(1, leaf, top);
+    ///     cpu.regs.gpr[isa::x86::gpr::RDI] = argument;
+    ///     machine.run(&mut cpu, &mut (), 100);
+    /// }
+    /// let [(event, fetched)] = &machine.records_from(1)[..] else { panic!("two calls, two records") };
+    /// assert_eq!((event.id(), decode(&schema, fetched)[0].number()), (1, Some(6)));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn records_from(&self, number: usize) -> Vec<(Event, Vec<u8>)> {
         lock(&self.log).get(number..).unwrap_or_default().to_vec()
@@ -164,22 +235,133 @@ impl Machine {
     }
 
     /// Every handler that records calls this function, with the rest of its thread's stack.
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::{Control, Cpu, End, Machine, Program};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # let mut p = Program::new();
+    /// # p.function("leaf", 0);
+    /// # p.add_rdi(1);
+    /// # p.mov_eax(7);
+    /// # p.ret();
+    /// # p.function("main", 0);
+    /// # p.call("leaf");
+    /// # p.ret();
+    /// # let mut machine = Machine::new(p, 4);
+    /// # let top = machine.add_stack(0x7000_0000);
+    /// # let (leaf, main) = (machine.address("leaf"), machine.address("main"));
+    /// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    /// let request = |at, id| Request { record: true, ..Request::counting(at, ProbeKind::Entry, id) };
+    /// registry.register(&mut control, &[request(main, 1), request(leaf, 2)]).map_err(|(_, error)| error)?;
+    /// machine.set_handler_calls(Some(leaf));
+    /// machine.run(&mut machine.start(1, main, top), &mut (), 1000);
+    /// // Of `leaf` the call from `main` is a hit. Those from the two handlers are missed: one is running already.
+    /// let [hits, _, _, missed, _] = machine.tables.counts(2);
+    /// assert_eq!((hits, missed), (1, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_handler_calls(&self, function: Option<u64>) {
         *lock(&self.handler_calls) = function;
     }
 
     /// There is room for this many records from now on.
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::{Control, Cpu, End, Machine, Program};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # let mut p = Program::new();
+    /// # p.function("leaf", 0);
+    /// # p.add_rdi(1);
+    /// # p.mov_eax(7);
+    /// # p.ret();
+    /// # p.function("main", 0);
+    /// # p.call("leaf");
+    /// # p.ret();
+    /// # let mut machine = Machine::new(p, 4);
+    /// # let top = machine.add_stack(0x7000_0000);
+    /// # let (leaf, main) = (machine.address("leaf"), machine.address("main"));
+    /// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    /// let request = |at, id| Request { record: true, ..Request::counting(at, ProbeKind::Entry, id) };
+    /// registry.register(&mut control, &[request(main, 1), request(leaf, 2)]).map_err(|(_, error)| error)?;
+    /// machine.set_room(1);
+    /// machine.run(&mut machine.start(1, main, top), &mut (), 1000);
+    /// assert_eq!(machine.log().len(), 1);
+    /// let [hits, _, _, _, lost] = machine.tables.counts(2);
+    /// assert_eq!((hits, lost), (1, 1), "`leaf` was hit, and there was no room for its record");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_room(&self, records: usize) {
         *lock(&self.room) = records;
     }
 
     /// From now on the hit path knows the stack pointer that a signal has interrupted, or does not.
+    ///
+    /// A process that cannot tell finds it out by the stacks alone, and counts the same:
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::script::{Deed, Watch, World, functions};
+    /// # use testkit::model::{Control, Machine};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # if cfg!(not(feature = "kretprobes")) { return Ok(()) }
+    /// for known in [true, false] {
+    ///     let mut machine = Machine::new(functions(), 8);
+    ///     let (top, high) = (machine.add_stack(0x7000_0000), machine.add_stack(0x6000_0000));
+    ///     machine.set_knows_interrupted(known);
+    ///     // Return probes on a function that is interrupted, and on the signal's handler.
+    ///     let watch = |function| Watch { function, id: function as u32, maxactive: 4, ..Watch::default() };
+    ///     let mut world = World::new(&[top], vec![watch(1), watch(2)], 8);
+    ///     let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    ///     let kind = ProbeKind::Return { maxactive: 4 };
+    ///     let requests = [("f1", 1), ("f2", 2)].map(|(f, id)| Request::counting(machine.address(f), kind, id));
+    ///     registry.register(&mut control, &requests).map_err(|(_, error)| error)?;
+    ///
+    ///     world.script = [Deed::Call(1), Deed::Signal(2)].into();
+    ///     let mut cpu = world.start(&machine, 1, 0, 0);
+    ///     world.set_signal_stack(&mut cpu, 0x6000_0000, high);
+    ///     machine.run(&mut cpu, &mut world, 1000);
+    ///     assert_eq!(world.counted(&machine), [[1, 1, 0, 0], [1, 1, 0, 0]]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_knows_interrupted(&self, known: bool) {
         *lock(&self.knows_interrupted) = known;
     }
 
     /// From now on the hit path keeps what it steps, as a kernel does for each processor, or not, as a process. The other
     /// way is for sites that are made afterwards with [`kprobes::Stepping::Best`].
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::{Control, Cpu, End, Machine, Program};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # let mut p = Program::new();
+    /// # p.function("leaf", 0);
+    /// # p.add_rdi(1);
+    /// # p.mov_eax(7);
+    /// # p.ret();
+    /// # p.function("main", 0);
+    /// # p.call("leaf");
+    /// # p.ret();
+    /// # let mut machine = Machine::new(p, 4);
+    /// # let top = machine.add_stack(0x7000_0000);
+    /// # let (leaf, main) = (machine.address("leaf"), machine.address("main"));
+    /// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    /// # use kprobes::Stepping;
+    /// machine.set_keeps_steps(false);
+    /// let request = Request::counting(leaf, ProbeKind::Entry, 1);
+    /// let handles = registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+    /// let mut cpu = machine.start(1, main, top);
+    /// assert_eq!(machine.run(&mut cpu, &mut (), 100), Some(End::Exited));
+    /// assert_eq!((cpu.regs.gpr[0], machine.tables.counts(1)[0]), (7, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_keeps_steps(&self, kept: bool) {
         *lock(&self.keeps_steps) = kept;
     }
@@ -213,6 +395,32 @@ impl Machine {
     /// # Panics
     ///
     /// When `address` is not in the text.
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::{Control, Cpu, End, Machine, Program};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # let mut p = Program::new();
+    /// # p.function("leaf", 0);
+    /// # p.add_rdi(1);
+    /// # p.mov_eax(7);
+    /// # p.ret();
+    /// # p.function("main", 0);
+    /// # p.call("leaf");
+    /// # p.ret();
+    /// # let mut machine = Machine::new(p, 4);
+    /// # let top = machine.add_stack(0x7000_0000);
+    /// # let (leaf, main) = (machine.address("leaf"), machine.address("main"));
+    /// # let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    /// let mov = leaf + 4;
+    /// machine.rewrite(mov + 1, &[42]); // mov eax, 42
+    /// let mut cpu = machine.start(1, main, top);
+    /// machine.run(&mut cpu, &mut (), 100);
+    /// assert_eq!(cpu.regs.gpr[0], 42);
+    /// assert_eq!(machine.text(), machine.pristine(), "it is the program's own text, and no probe");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn rewrite(&self, address: u64, bytes: &[u8]) {
         assert!(self.memory.write(address, bytes), "{address:#x} is not mapped");
         let at = (address - TEXT) as usize;
@@ -335,6 +543,38 @@ impl Machine {
     /// # Panics
     ///
     /// When `make` gives a machine of another shape.
+    ///
+    /// ```
+    /// # use kprobes::{ProbeKind, Registry, Request};
+    /// # use testkit::model::{Control, End, Machine, Program};
+    /// # fn main() -> Result<(), kprobes::Error> {
+    /// # if cfg!(not(feature = "kretprobes")) { return Ok(()) }
+    /// let make = || {
+    ///     let mut p = Program::new();
+    ///     p.function("seven", 0);
+    ///     p.mov_eax(7);
+    ///     p.ret();
+    ///     let mut machine = Machine::new(p, 4);
+    ///     machine.add_stack(0x7000_0000);
+    ///     machine
+    /// };
+    /// let machine = make();
+    /// let seven = machine.address("seven");
+    /// let request = Request::counting(seven, ProbeKind::Return { maxactive: 1 }, 1);
+    /// let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+    /// registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+    ///
+    /// // The parent forks in the middle of the function: the child returns from it too, and counts for itself.
+    /// let mut parent = machine.start(1, seven, 0x7000_2000);
+    /// while parent.regs.gpr[0] != 7 {
+    ///     machine.step(&mut parent, &mut ());
+    /// }
+    /// let (child, mut forked) = machine.fork(make, &[0x7000_0000], &parent, 2);
+    /// assert_eq!(child.run(&mut forked, &mut (), 100), Some(End::Exited));
+    /// assert_eq!([&child, &machine].map(|m| m.tables.counts(1)[1]), [1, 0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn fork(&self, make: impl FnOnce() -> Self, stacks: &[u64], parent: &Cpu, id: u64) -> (Self, Cpu) {
         let child = make();

@@ -16,6 +16,27 @@ struct Region {
 ///
 /// Accesses of more than a byte are not atomic; whoever runs several threads serializes them
 /// ([`interleave`](super::interleave)).
+///
+/// ```
+/// use testkit::model::Memory;
+///
+/// let mut memory = Memory::default();
+/// memory.map(0x1000, 0x1000);
+/// memory.map(0x3000, 0x1000);
+/// assert!(memory.set_word(0x1FF8, 0x0807_0605_0403_0201));
+/// assert_eq!(memory.word(0x1FF8), Some(0x0807_0605_0403_0201));
+/// assert_eq!(memory.copy(0x1FF8, 3), [1, 2, 3]);
+///
+/// // Nothing is behind the end of a region. What is written in part is not written at all; what is read may be.
+/// assert!(memory.holds(0x1FFE, 2) && !memory.holds(0x1FFE, 3));
+/// assert!(!memory.write(0x1FFE, &[9; 3]));
+/// let mut bytes = [0xFF; 3];
+/// assert!(!memory.read(0x1FFE, &mut bytes));
+/// assert_eq!(bytes, [7, 8, 0]);
+///
+/// assert!(memory.is_whole(0x1000, 0x1FFF));
+/// assert!(!memory.is_whole(0x1000, 0x3000), "a page in between is not mapped");
+/// ```
 #[derive(Debug, Default)]
 pub struct Memory {
     regions: Vec<Region>,
@@ -26,13 +47,6 @@ impl Memory {
     pub fn map(&mut self, base: u64, size: usize) {
         let bytes = (0..size).map(|_| AtomicU8::new(0)).collect();
         self.regions.push(Region { base, bytes, mapped: AtomicBool::new(true) });
-    }
-
-    /// Takes the region that begins at `base` away, or brings it back as it was.
-    pub fn set_mapped(&self, base: u64, mapped: bool) {
-        for region in self.regions.iter().filter(|r| r.base == base) {
-            region.mapped.store(mapped, Ordering::Relaxed);
-        }
     }
 
     fn byte(&self, address: u64) -> Option<&AtomicU8> {

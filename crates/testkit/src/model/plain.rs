@@ -49,6 +49,18 @@ pub fn zeroed<T: Plain>(count: usize) -> Box<[T]> {
 }
 
 /// The words that `elements` consist of: to copy them, or to fill them with nonsense.
+///
+/// ```
+/// use hit::Site;
+/// use sync::primitive::Ordering::Relaxed;
+/// use testkit::model::{words, zeroed};
+///
+/// let sites: Box<[Site]> = zeroed(2);
+/// assert_eq!(words(&sites).len() * 8, size_of_val(&*sites));
+/// // Nonsense in every word shows in every field.
+/// words(&sites).iter().for_each(|word| word.store(u64::MAX, Relaxed));
+/// assert_eq!(sites[1].address.load(Relaxed), u64::MAX);
+/// ```
 #[must_use]
 pub fn words<T: Whole>(elements: &[T]) -> &[AtomicU64] {
     let count = size_of_val(elements) / size_of::<AtomicU64>();

@@ -137,6 +137,41 @@ struct Coroutine {
 }
 
 /// All stacks of a program, and the reference.
+///
+/// ```
+/// use kprobes::{ProbeKind, Registry, Request};
+/// use testkit::model::script::{Deed, Watch, World, asks, functions};
+/// use testkit::model::{Control, End, Machine};
+///
+/// # fn main() -> Result<(), kprobes::Error> {
+/// # if cfg!(not(feature = "kretprobes")) { return Ok(()) }
+/// let mut machine = Machine::new(functions(), 8);
+/// let tops = [0x7000_0000, 0x7000_3000].map(|base| machine.add_stack(base));
+/// let (mut registry, mut control) = (Registry::new(0, 0), Control::new(&machine));
+/// let request = Request::counting(machine.address("f1"), ProbeKind::Return { maxactive: 8 }, 1);
+/// registry.register(&mut control, &[request]).map_err(|(_, error)| error)?;
+/// let mut world = World::new(&tops, vec![Watch { function: 1, id: 1, maxactive: 8, ..Watch::default() }], 8);
+/// assert_eq!(world.coroutines(), 2);
+///
+/// // `f0` calls `f1`, and that switches to a coroutine which begins with `f2`.
+/// let mut cpu = world.start(&machine, 1, 0, 0);
+/// world.script = [Deed::Call(1), Deed::Switch(1, 2)].into();
+/// while world.questions < 2 || !asks(&machine, &cpu) {
+///     machine.step(&mut cpu, &mut world);
+/// }
+/// assert!(world.is_suspended(0) && !world.is_fresh(1));
+/// assert_eq!((world.position(1), world.active()), ((1, 0, false, false), vec![1]));
+///
+/// // Told nothing more, all return: first `f2`, then what waits on the other stack.
+/// assert_eq!(machine.run(&mut cpu, &mut world, 1000), Some(End::Exited));
+/// assert!(world.next_coroutine(&mut cpu));
+/// assert_eq!(machine.run(&mut cpu, &mut world, 1000), Some(End::Exited));
+/// assert!(!world.next_coroutine(&mut cpu), "nothing is left");
+/// assert_eq!(world.expected(), [[1, 1, 0, 0]], "hit, returned");
+/// assert_eq!(world.counted(&machine), world.expected());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct World {
     /// The return probes.
@@ -184,6 +219,24 @@ impl World {
     }
 
     /// Gives a thread a stack for signals, `[low, high)`.
+    ///
+    /// ```
+    /// # use testkit::model::script::{Deed, World, asks, functions};
+    /// # use testkit::model::{End, Machine};
+    /// let mut machine = Machine::new(functions(), 0);
+    /// let (top, high) = (machine.add_stack(0x7000_0000), machine.add_stack(0x6000_0000));
+    /// let mut world = World::new(&[top], Vec::new(), 0);
+    /// let mut cpu = world.start(&machine, 1, 0, 0);
+    /// world.set_signal_stack(&mut cpu, 0x6000_0000, high);
+    /// world.script = [Deed::Signal(3)].into();
+    /// while world.questions < 1 || !asks(&machine, &cpu) {
+    ///     machine.step(&mut cpu, &mut world);
+    /// }
+    /// // `f3` handles the signal, on its own stack.
+    /// assert!(cpu.sp() > 0x6000_0000 && cpu.sp() < high);
+    /// assert_eq!(world.position(1), (2, 0, false, true));
+    /// assert_eq!(machine.run(&mut cpu, &mut world, 1000), Some(End::Exited));
+    /// ```
     pub fn set_signal_stack(&mut self, cpu: &mut Cpu, low: u64, high: u64) {
         cpu.signal = hit::returns::SideStack { low, high };
         self.signal_top.insert(cpu.id, high);
@@ -228,6 +281,18 @@ impl World {
     }
 
     /// The thread is gone, and with it what runs on its stack: none of it returns.
+    ///
+    /// ```
+    /// # use testkit::model::script::{World, functions};
+    /// # use testkit::model::Machine;
+    /// # let mut machine = Machine::new(functions(), 0);
+    /// # let top = machine.add_stack(0x7000_0000);
+    /// let mut world = World::new(&[top], Vec::new(), 0);
+    /// let cpu = world.start(&machine, 1, 0, 0);
+    /// assert!(!world.is_fresh(0));
+    /// world.abandon(cpu.id);
+    /// assert!(world.is_fresh(0), "the next thread may have its stack");
+    /// ```
     pub fn abandon(&mut self, thread: u64) {
         if let Some(coroutine) = self.running.remove(&thread) {
             self.cut(coroutine, 0);
@@ -235,16 +300,26 @@ impl World {
     }
 
     /// `cpu` runs on with what the thread `from` had: it is that thread, in a forked child.
+    ///
+    /// ```
+    /// # use testkit::model::script::{World, functions};
+    /// # use testkit::model::{End, Machine};
+    /// let make = || {
+    ///     let mut machine = Machine::new(functions(), 0);
+    ///     machine.add_stack(0x7000_0000);
+    ///     machine
+    /// };
+    /// let machine = make();
+    /// let mut world = World::new(&[0x7000_2000], Vec::new(), 0);
+    /// let parent = world.start(&machine, 1, 0, 0);
+    /// let (child, mut forked) = machine.fork(make, &[0x7000_0000], &parent, 2);
+    /// world.take_over(1, &mut forked);
+    /// assert_eq!(child.run(&mut forked, &mut world, 100), Some(End::Exited));
+    /// ```
     pub fn take_over(&mut self, from: u64, cpu: &mut Cpu) {
         if let Some(coroutine) = self.running.remove(&from) {
             self.running.insert(cpu.id, coroutine);
         }
-    }
-
-    /// The stack of a suspended coroutine is given up.
-    pub fn drop_coroutine(&mut self, coroutine: usize) {
-        self.cut(coroutine, 0);
-        self.coroutines[coroutine].saved = None;
     }
 
     /// What the counters must say: hits, returns, unwound, missed, of each watch.

@@ -9,6 +9,18 @@ use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 use sync::{Bucket, WINDOW};
 
 /// Everything that [`hit`] reads.
+///
+/// ```
+/// use sync::primitive::Ordering::Relaxed;
+/// use testkit::model::{Tables, halves};
+///
+/// let tables = Tables::new(4);
+/// assert_eq!(tables.returns().instances.len(), 4);
+/// tables.counters[1].hits.store(3, Relaxed);
+/// tables.counters[1].missed.store(1, Relaxed);
+/// assert_eq!(tables.counts(1), [3, 0, 0, 1, 0]);
+/// assert!(halves(&tables.probes[0]).iter().all(|half| half.load(Relaxed) == 0), "no probe yet");
+/// ```
 #[derive(Debug)]
 pub struct Tables {
     /// Address of a breakpoint to index of its site.

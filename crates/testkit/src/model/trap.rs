@@ -16,6 +16,17 @@ const HANDLER_GAP: u64 = 0x100;
 const HANDLER_STEPS: usize = 10_000;
 
 /// What an internal probe does ([`hit::Probe::data`]).
+///
+/// ```
+/// use kprobes::ProbeKind;
+/// use testkit::model::Action;
+///
+/// // How a request asks for it, and how the trap finds it in the probe.
+/// let action = Action::Call(0x40_0010);
+/// let kind = ProbeKind::Internal { data: action.data() };
+/// assert_eq!(Action::from_data(action.data()), Some(action));
+/// assert_eq!(Action::from_data(0), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// An unwinder starts.
@@ -66,6 +77,22 @@ impl Action {
 }
 
 /// One trap of one thread.
+///
+/// ```
+/// use hit::{Outcome, returns::SideStack};
+/// use isa::x86::Regs;
+/// use testkit::model::{Machine, Program, TEXT, Trap};
+///
+/// // A breakpoint that is not kprobes': its address is in no table, and the byte is still there.
+/// let mut p = Program::new();
+/// p.function("breaks", 0);
+/// p.raw(&[0xCC]);
+/// let machine = Machine::new(p, 0);
+/// let trap = Trap::new(&machine, 1, SideStack::default());
+/// let mut regs = Regs { rip: TEXT + 1, ..Regs::default() };
+/// assert_eq!(hit::breakpoint(&trap, &mut regs), Outcome::Foreign);
+/// assert_eq!(regs.rip, TEXT + 1, "the registers are as they were");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Trap<'m> {
     pub(super) machine: &'m Machine,

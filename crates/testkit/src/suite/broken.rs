@@ -67,6 +67,22 @@ impl Fault {
 }
 
 /// A world with a fault, around one without.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_arch = "x86_64"))] {
+/// use testkit::suite::{Broken, CASES, Fault, ModelWorld, Verdict, World, run_case};
+///
+/// let machine = ModelWorld::machine();
+/// let mut world = ModelWorld::new(&machine);
+/// let mut broken = Broken::new(&mut world, Fault::WrongResults);
+/// assert_eq!(broken.call("suite_leaf", [5, 0]), 6);
+/// assert!(broken.define(&["p:leaf suite_leaf"]).is_ok());
+/// assert_eq!(broken.call("suite_leaf", [5, 0]), 7, "now something is defined");
+/// assert!(broken.remove(&["leaf"]).is_ok());
+/// // The suite finds it.
+/// assert!(CASES.iter().any(|case| matches!(run_case(case, &mut broken), Verdict::Failed(_))));
+/// # }
+/// ```
 pub struct Broken<'w> {
     inner: &'w mut dyn World,
     fault: Fault,

@@ -100,6 +100,23 @@ pub struct Totals {
 }
 
 /// Runs all cases, and tells of each.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_arch = "x86_64"))] {
+/// use testkit::suite::{CASES, ModelWorld, Verdict, run};
+///
+/// let machine = ModelWorld::machine();
+/// let mut world = ModelWorld::new(&machine);
+/// let mut failed = Vec::new();
+/// let totals = run(&mut world, &mut |case, verdict| {
+///     if let Verdict::Failed(why) = verdict {
+///         failed.push(format!("{}: {why}", case.name));
+///     }
+/// });
+/// assert!(failed.is_empty(), "{failed:#?}");
+/// assert_eq!(totals.passed, CASES.len());
+/// # }
+/// ```
 pub fn run(world: &mut dyn World, report: &mut dyn FnMut(&Case, &Verdict)) -> Totals {
     let mut totals = Totals::default();
     for case in CASES {
@@ -115,6 +132,27 @@ pub fn run(world: &mut dyn World, report: &mut dyn FnMut(&Case, &Verdict)) -> To
 }
 
 /// Runs one case. Whatever it does, no probe is left, and no record.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_arch = "x86_64"))] {
+/// use testkit::suite::{Case, ModelWorld, Verdict, World, run_case};
+///
+/// let machine = ModelWorld::machine();
+/// let mut world = ModelWorld::new(&machine);
+/// let add = |world: &mut dyn World| match world.call("suite_leaf", [41, 0]) {
+///     42 => Ok(()),
+///     other => Err(format!("41 and 1 are {other}")),
+/// };
+/// let case = Case { name: "suite_leaf adds one", needs: None, run: add };
+/// assert_eq!(run_case(&case, &mut world), Verdict::Passed);
+///
+/// let forgets = |world: &mut dyn World| world.define(&["p:mine suite_leaf"]).map_err(|refusal| refusal.why);
+/// let case = Case { name: "forgets its event", needs: None, run: forgets };
+/// let why = "the event mine is still there at the end".into();
+/// assert_eq!(run_case(&case, &mut world), Verdict::Failed(why));
+/// assert!(world.events().is_empty(), "it was cleaned up");
+/// # }
+/// ```
 pub fn run_case(case: &Case, world: &mut dyn World) -> Verdict {
     if let Some(ability) = case.needs.filter(|&a| !world.can(a)) {
         return Verdict::Skipped(ability);

@@ -29,6 +29,30 @@ pub(super) const STEPS: usize = 1_000_000;
 const KEPT: [(usize, u64); 2] = [(gpr::RBX, 0x1357_9bdf), (gpr::RBP, 0x2468_ace0)];
 
 /// The suite's program on the model machine, with control of it.
+///
+/// ```
+/// use kprobes::Stepping;
+/// use testkit::suite::{ModelWorld, Record, World};
+///
+/// # fn main() -> Result<(), String> {
+/// let machine = ModelWorld::machine();
+/// let mut world = ModelWorld::new(&machine);
+/// world.define(&["p:leaf suite_leaf $arg1"]).map_err(|refusal| refusal.why)?;
+/// assert_eq!(world.call("suite_leaf", [5, 0]), 6);
+/// assert_eq!(world.counts("leaf").map(|counts| counts.hits), Some(1));
+/// let record = Record { event: "leaf".into(), address: world.address("suite_leaf"), values: vec![Some(5)] };
+/// assert_eq!(world.records(), [record]);
+/// world.remove(&["leaf"])?;
+///
+/// // Another world has another machine. In this one every probed instruction is stepped.
+/// let machine = ModelWorld::machine();
+/// let mut world = ModelWorld::stepping(&machine, Stepping::SingleStep);
+/// world.define(&["r:leaf suite_leaf"]).map_err(|refusal| refusal.why)?;
+/// assert_eq!(world.call("suite_nested", [1, 2]), 5);
+/// assert_eq!(world.counts("leaf").map(|counts| counts.returned), Some(2));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ModelWorld<'m> {
     pub(super) machine: &'m Machine,

@@ -13,6 +13,18 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 /// Functions in one piece of code.
+///
+/// ```
+/// use testkit::suite::{assembly, program};
+///
+/// let program = program();
+/// let leaf = program.find("suite_leaf").unwrap();
+/// assert_eq!(leaf.instructions.iter().map(|i| i.text).collect::<Vec<_>>(), ["nop", "mov rax, rdi", "inc rax", "ret"]);
+/// assert_eq!(program.code_of(leaf), [0x90, 0x48, 0x89, 0xF8, 0x48, 0xFF, 0xC0, 0xC3]);
+/// assert!(program.find("main").is_none());
+/// // The same as an assembler takes it.
+/// assert!(assembly().contains("suite_leaf:\n    .byte 0x90 # nop\n"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// The code. It may lie at any multiple of 16.

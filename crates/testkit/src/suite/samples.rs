@@ -1,6 +1,16 @@
 //! Calls of the program's functions, and all that must come of them.
 
 /// A call, its result, and how often each instruction of the program runs in it.
+///
+/// ```
+/// use testkit::suite::SAMPLES;
+///
+/// // 1 + 2 + 3, by a loop: its fourth instruction runs three times.
+/// let sample = SAMPLES.iter().find(|s| (s.function, s.arguments[0]) == ("suite_loop", 3)).unwrap();
+/// assert_eq!(sample.result, Some(6));
+/// assert_eq!((sample.entries_of("suite_loop"), sample.runs_of("suite_loop", 3)), (1, 3));
+/// assert_eq!(sample.entries_of("suite_leaf"), 0, "it is not called");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// The function that is called.

@@ -70,8 +70,20 @@ pub(super) extern "C" fn faulty(a: u64) {
 }
 
 /// [`Tools::fault`](super::Tools::fault) where handlers are executed by the processor itself.
+///
+/// ```
+/// # use testkit::suite::fault_directly;
+/// // From an address that can be read it comes back.
+/// let word = 7_u64;
+/// // SAFETY: a word is there.
+/// unsafe { fault_directly(&raw const word as u64) };
+/// ```
+///
+/// # Safety
+///
+/// If the address cannot be read, whoever handles the fault must end the caller: a probe's handler.
 #[unsafe(naked)]
-pub extern "C" fn fault_directly(_address: u64) {
+pub unsafe extern "C" fn fault_directly(_address: u64) {
     naked_asm!("mov rax, [rdi]", "ret")
 }
 

@@ -104,10 +104,10 @@ pub struct Tools {
     pub jprobe_return: unsafe extern "C" fn(),
     /// Calls the function of the program's that begins at an address, with two arguments, and gives its result: where
     /// the program is executed by the processor itself, [`call_directly`].
-    pub call: extern "C" fn(u64, u64, u64) -> u64,
+    pub call: unsafe extern "C" fn(u64, u64, u64) -> u64,
     /// Faults in a handler, by an instruction of three bytes that reads from an address: where the processor itself
     /// executes handlers, [`fault_directly`].
-    pub fault: extern "C" fn(u64),
+    pub fault: unsafe extern "C" fn(u64),
 }
 
 /// A behaviour of handlers.
@@ -123,6 +123,23 @@ pub struct HandlerCase {
 
 /// Runs all cases that the world can run, and tells of each: the reason when it has failed. How many were skipped is
 /// told by the totals.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_arch = "x86_64"))] {
+/// use testkit::suite::{HANDLER_CASES, ModelWorld, Skill, run_handlers};
+///
+/// let machine = ModelWorld::machine();
+/// let mut failed = Vec::new();
+/// let totals = run_handlers(&mut ModelWorld::new(&machine), &mut |case, result| {
+///     if let Err(why) = result {
+///         failed.push(format!("{}: {why}", case.name));
+///     }
+/// });
+/// assert!(failed.is_empty(), "{failed:#?}");
+/// // The model machine has no vector registers.
+/// assert_eq!(totals.skipped, HANDLER_CASES.iter().filter(|case| case.needs == Some(Skill::Vectors)).count());
+/// # }
+/// ```
 pub fn run_handlers(world: &mut dyn Handlers, report: &mut dyn FnMut(&HandlerCase, &Result<(), String>)) -> Totals {
     let mut totals = Totals::default();
     for case in HANDLER_CASES {
@@ -142,6 +159,16 @@ pub fn run_handlers(world: &mut dyn Handlers, report: &mut dyn FnMut(&HandlerCas
 /// # Errors
 ///
 /// Why it has failed.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_arch = "x86_64"))] {
+/// use testkit::suite::{HANDLER_CASES, ModelWorld, run_handler_case};
+///
+/// let machine = ModelWorld::machine();
+/// let case = HANDLER_CASES.iter().find(|case| case.needs.is_none()).unwrap();
+/// assert_eq!(run_handler_case(case, &mut ModelWorld::new(&machine)), Ok(()), "{}", case.name);
+/// # }
+/// ```
 pub fn run_handler_case(case: &HandlerCase, world: &mut dyn Handlers) -> Result<(), String> {
     let Some(_running) = notes::begin(world.tools(), world.bad_address()) else {
         return Err("another case runs in this image".into());

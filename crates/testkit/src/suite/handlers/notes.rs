@@ -109,9 +109,8 @@ pub(super) fn call_as_told(what: What) {
     let function = CALLING.get(what as usize).map_or(0, |from| from.load(Ordering::Relaxed));
     let call = CALL.load(Ordering::Relaxed);
     if function != 0 && !call.is_null() {
-        // SAFETY: `begin` has put it there: a function of this type.
-        let call = unsafe { core::mem::transmute::<*mut (), extern "C" fn(u64, u64, u64) -> u64>(call) };
-        call(function, 1, 2);
+        // SAFETY: `begin` has put it there: a function of this type. Cases tell of functions of the suite's program only.
+        unsafe { core::mem::transmute::<*mut (), unsafe extern "C" fn(u64, u64, u64) -> u64>(call)(function, 1, 2) };
     }
 }
 
@@ -131,14 +130,27 @@ pub(super) fn fault() {
     if !fault.is_null() {
         // SAFETY: `begin` has put it there: a function of this type. Handlers that call it have nothing on their stacks
         // that must be dropped.
-        unsafe { core::mem::transmute::<*mut (), extern "C" fn(u64)>(fault)(BAD.load(Ordering::Relaxed)) }
+        unsafe { core::mem::transmute::<*mut (), unsafe extern "C" fn(u64)>(fault)(BAD.load(Ordering::Relaxed)) }
     }
 }
 
 /// [`Tools::call`] where the program is executed by the processor itself.
-pub extern "C" fn call_directly(function: u64, first: u64, second: u64) -> u64 {
-    // SAFETY: cases pass addresses of functions of the suite's program only, which take two numbers and give one, by the
-    // calling convention of C.
+///
+/// ```
+/// # use testkit::suite::call_directly;
+/// /// As one of the program's.
+/// extern "C" fn sum(a: u64, b: u64) -> u64 {
+///     a + b
+/// }
+/// // SAFETY: it is the address of such a function.
+/// assert_eq!(unsafe { call_directly(sum as *const () as u64, 1, 2) }, 3);
+/// ```
+///
+/// # Safety
+///
+/// `function` must be the address of a function that takes two numbers and gives one, by the calling convention of C.
+pub unsafe extern "C" fn call_directly(function: u64, first: u64, second: u64) -> u64 {
+    // SAFETY: the caller's promise.
     let function = unsafe { core::mem::transmute::<*const (), extern "C" fn(u64, u64) -> u64>(function as *const ()) };
     function(first, second)
 }

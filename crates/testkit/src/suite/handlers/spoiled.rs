@@ -235,6 +235,21 @@ extern "C" fn return_to_nobody(hit: &mut Hit<'_, Regs>, data: *mut u8) {
 }
 
 /// A world with a fault, around one without.
+///
+/// ```
+/// # #[cfg(all(feature = "std", target_arch = "x86_64"))] {
+/// use testkit::suite::{HANDLER_CASES, Handlers, ModelWorld, Spoil, Spoiled, run_handler_case};
+///
+/// let machine = ModelWorld::machine();
+/// let mut world = ModelWorld::new(&machine);
+/// let case = HANDLER_CASES.iter().find(|case| case.needs.is_none()).unwrap();
+/// assert!(run_handler_case(case, &mut world).is_ok());
+/// // Probes that are not taken off are found by every case.
+/// let mut spoiled = Spoiled::new(&mut world, Spoil::KeepsProbes);
+/// assert!(run_handler_case(case, &mut spoiled).is_err());
+/// assert_eq!(spoiled.registered(), 0, "whatever was left is gone");
+/// # }
+/// ```
 pub struct Spoiled<'w> {
     inner: &'w mut dyn Handlers,
     spoil: Spoil,
