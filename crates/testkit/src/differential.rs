@@ -1,5 +1,7 @@
 //! An instruction in place against what stands for it.
 
+mod window;
+
 use std::fmt;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
@@ -10,7 +12,22 @@ use crate::processor::{
     Bytes, CODE, End, FAR_SLOT, MEMORY_LEN, Outcome, Processor, SLOT, State, Watch, memory_addr, memory_offset,
 };
 
+pub use window::CheckedWindow;
+
 /// An instruction and everything that it depends on.
+///
+/// ```
+/// use iced_x86::Mnemonic;
+/// use testkit::differential::{Case, Oracle};
+/// use testkit::{corpus, processor::Watch};
+///
+/// let oracle = Oracle::new();
+/// let add = corpus::case(&oracle, &[0x48, 0x01, 0xC8]);
+/// assert_eq!((add.instruction().mnemonic(), add.watch()), (Mnemonic::Add, Watch::Run));
+/// // A jump is stepped, since nothing need be where it goes.
+/// let jump = Case { code: vec![0xEB, 0x10], ..add };
+/// assert_eq!((jump.instruction().mnemonic(), jump.watch()), (Mnemonic::Jmp, Watch::Step));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its bytes.
@@ -87,6 +104,27 @@ pub fn changes<'a>(before: &'a [u8], after: &'a [u8]) -> impl Iterator<Item = (u
 }
 
 /// Compares on one [`Processor`].
+///
+/// ```
+/// use isa::x86::gpr;
+/// use testkit::differential::{Checked, Oracle, changes, general_registers};
+/// use testkit::{corpus, processor::STACK};
+///
+/// let mut oracle = Oracle::new();
+/// let case = corpus::case(&oracle, &[0x50]); // push rax
+/// let outcome = oracle.in_place(&case);
+///
+/// // Of the registers but `rip` it changes one, of memory the word below the stack pointer.
+/// let (before, after) = (&case.state.regs, &outcome.state.regs);
+/// let registers = general_registers(before).zip(general_registers(after)).filter(|(before, after)| before != after);
+/// assert_eq!(registers.map(|(_, after)| after).collect::<Vec<_>>(), [("rsp", STACK.addr + 0xFF8)]);
+/// let word = STACK.addr + 0xFF8..STACK.addr + 0x1000;
+/// assert!(changes(&case.memory, &outcome.memory).all(|(at, _)| word.contains(&at)));
+/// assert_eq!(before.gpr[gpr::RAX], after.gpr[gpr::RAX]);
+///
+/// // The emulation, the image near and the image far do the same.
+/// assert_eq!(oracle.check(&case).unwrap(), Checked::Equal { compared: 3, faulted: false });
+/// ```
 #[derive(Debug)]
 pub struct Oracle {
     /// The processor.
@@ -110,13 +148,17 @@ impl Oracle {
     ///
     /// The processor is gone.
     pub fn in_place(&mut self, case: &Case) -> Outcome {
-        self.execute(case, case.addr, &case.code)
+        self.execute(case, (case.addr, &case.code), case.watch())
     }
 
-    fn execute(&mut self, case: &Case, at: u64, code: &[u8]) -> Outcome {
-        let original = (case.addr, case.code.as_slice());
-        let run = self.processor.execute((at, code), original, &case.state, &case.memory, case.watch());
-        run.unwrap_or_else(|error| panic!("{:02x?} at {at:#x} for {:02x?}: {error}", code, case.code))
+    fn execute(&mut self, case: &Case, code: (u64, &[u8]), watch: Watch) -> Outcome {
+        self.execute_within(case, (case.addr, &case.code), code, watch)
+    }
+
+    /// Executes `code` from the case's state, while `original` is in place.
+    fn execute_within(&mut self, case: &Case, original: (u64, &[u8]), code: (u64, &[u8]), watch: Watch) -> Outcome {
+        let run = self.processor.execute(code, original, &case.state, &case.memory, watch);
+        run.unwrap_or_else(|error| panic!("{:02x?} at {:#x} for {:02x?}: {error}", code.1, code.0, case.code))
     }
 
     /// Compares everything that can stand for the instruction of `case` with the instruction in
@@ -163,14 +205,41 @@ impl Oracle {
     /// # Errors
     ///
     /// They differ.
+    ///
+    /// ```
+    /// # use isa::x86::{Privilege, analyse};
+    /// # use testkit::{corpus, differential::Oracle, processor::SLOT};
+    /// let mut oracle = Oracle::new();
+    /// let case = corpus::case(&oracle, &[0x48, 0x01, 0xC8]); // add rax, rcx
+    /// let expected = oracle.in_place(&case);
+    /// let image = analyse(&case.code, case.addr, Privilege::User).unwrap().image(SLOT.addr).unwrap();
+    /// assert!(oracle.check_image(&case, &expected, &image).is_ok());
+    ///
+    /// // The same with `sub` is found out.
+    /// let mut wrong = image.as_slice().to_vec();
+    /// wrong[1] = 0x29;
+    /// let difference = oracle.check_code(&case, &expected, (SLOT.addr, &wrong), |_| (case.addr, 0)).unwrap_err();
+    /// assert!(difference.to_string().contains("add rax, rcx"));
+    /// ```
     pub fn check_code(
         &mut self,
         case: &Case,
         expected: &Outcome,
-        (at, code): (u64, &[u8]),
+        code: (u64, &[u8]),
         origin: impl Fn(usize) -> (u64, u64),
     ) -> Result<(), Difference> {
-        let mut found = self.execute(case, at, code);
+        self.check_code_as(case, expected, code, case.watch(), origin)
+    }
+
+    fn check_code_as(
+        &mut self,
+        case: &Case,
+        expected: &Outcome,
+        (at, code): (u64, &[u8]),
+        watch: Watch,
+        origin: impl Fn(usize) -> (u64, u64),
+    ) -> Result<(), Difference> {
+        let mut found = self.execute(case, (at, code), watch);
         let mut expected = expected.clone();
         let offset = |addr: u64| Some(addr.wrapping_sub(at) as usize).filter(|offset| *offset < code.len());
         if let End::Fault { addr, .. } = &mut found.end {
@@ -212,6 +281,18 @@ impl Default for Oracle {
 /// # Errors
 ///
 /// They differ.
+///
+/// ```
+/// use isa::x86::Op;
+/// use testkit::corpus;
+/// use testkit::differential::{Oracle, check_operation};
+///
+/// let mut oracle = Oracle::new();
+/// let case = corpus::case(&oracle, &[0xC2, 0x08, 0x00]); // ret 8
+/// let expected = oracle.in_place(&case);
+/// assert!(!check_operation(&case, &expected, &Op::ret(3, 8)).unwrap(), "it is no call");
+/// assert!(check_operation(&case, &expected, &Op::ret(3, 0)).is_err(), "it releases eight bytes more");
+/// ```
 pub fn check_operation(case: &Case, expected: &Outcome, op: &Op) -> Result<bool, Difference> {
     let mut read = None;
     check_emulation(format!("{op:x?}"), case, expected, |regs, memory| {
@@ -228,6 +309,24 @@ pub fn check_operation(case: &Case, expected: &Outcome, op: &Op) -> Result<bool,
 /// # Errors
 ///
 /// They differ.
+///
+/// ```
+/// use isa::{Memory, Width, x86::gpr};
+/// use testkit::corpus;
+/// use testkit::differential::{Oracle, check_emulation};
+///
+/// let mut oracle = Oracle::new();
+/// let case = corpus::case(&oracle, &[0x48, 0x89, 0x03]); // mov [rbx], rax
+/// let expected = oracle.in_place(&case);
+/// let emulate = |value: u64| {
+///     check_emulation("mov".into(), &case, &expected, |regs, memory| {
+///         regs.rip += 3;
+///         memory.write(regs.gpr[gpr::RBX], Width::B8, value)
+///     })
+/// };
+/// assert!(emulate(case.state.regs.gpr[gpr::RAX]).is_ok());
+/// assert!(emulate(0).is_err());
+/// ```
 pub fn check_emulation(
     what: String,
     case: &Case,
@@ -257,6 +356,24 @@ fn compare(what: String, case: &Case, expected: Outcome, found: Outcome) -> Resu
 }
 
 /// The windows' memory, without a processor.
+///
+/// ```
+/// use isa::{Memory, Width};
+/// use testkit::corpus;
+/// use testkit::differential::{Model, Oracle};
+/// use testkit::processor::{DATA, MEMORY_LEN};
+///
+/// let oracle = Oracle::new();
+/// let case = corpus::case(&oracle, &[0x90]);
+/// let mut memory = Model::new(&case);
+/// assert!(memory.write(DATA.addr, Width::B8, 7).is_ok());
+/// assert_eq!(memory.bytes()[..8], 7_u64.to_le_bytes());
+/// assert_eq!(memory.read(case.addr, Width::B2), Ok(0xCC90), "the instruction, and a breakpoint behind it");
+/// assert!(memory.read(0, Width::B1).is_err());
+///
+/// memory.set_bytes(&[1; MEMORY_LEN]);
+/// assert_eq!(memory.read(DATA.addr, Width::B2), Ok(0x0101));
+/// ```
 #[derive(Debug)]
 pub struct Model<'a> {
     case: &'a Case,

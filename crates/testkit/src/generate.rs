@@ -3,13 +3,25 @@
 //! Values that mean something come first: addresses in the windows and at their ends, sign bits,
 //! zero; a uniformly random operand would only ever fault.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use isa::x86::{Regs, flags, gpr};
 
 use crate::differential::Case;
 use crate::processor::{Bytes, CODE, DATA, MEMORY_LEN, Processor, STACK, State};
 
 /// A small generator of random numbers (`splitmix64`).
+///
+/// ```
+/// use testkit::generate::Random;
+///
+/// let (mut one, mut other) = (Random::new(7), Random::new(7));
+/// assert_eq!(one.next(), other.next());
+/// for _ in 0..100 {
+///     assert!(one.below(6) < 6);
+///     assert!([2, 3, 5].contains(&one.pick(&[2, 3, 5])));
+/// }
+/// assert!(one.one_in(1));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -56,6 +68,17 @@ pub fn seed() -> u64 {
 }
 
 /// The number of random cases: of the environment variable `CASES`, or `default`.
+///
+/// ```
+/// use testkit::generate::{Random, cases, seed};
+///
+/// // `SEED=7 CASES=100000 cargo test` tries more, and always the same.
+/// let mut random = Random::new(seed());
+/// for _ in 0..cases(100) {
+///     let value = random.next();
+///     assert_eq!(value.swap_bytes().swap_bytes(), value);
+/// }
+/// ```
 #[must_use]
 pub fn cases(default: u64) -> u64 {
     std::env::var("CASES").ok().and_then(|s| s.parse().ok()).unwrap_or(default)
@@ -82,6 +105,21 @@ const EDGES: [u64; 16] = [
 ];
 
 /// A source of cases.
+///
+/// ```
+/// use testkit::differential::Oracle;
+/// use testkit::generate::{Generator, repeatable};
+/// use testkit::processor::CODE;
+///
+/// let mut oracle = Oracle::new();
+/// // Half of them are transfers of control, the others look like `add rax, rcx`.
+/// let mut generator = Generator::new(7, vec![vec![0x48, 0x01, 0xC8]]);
+/// for _ in 0..20 {
+///     let case = generator.case(&oracle.processor);
+///     assert!(CODE.contains(case.addr) && repeatable(&case.instruction()));
+///     assert!(oracle.check(&case).is_ok());
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Generator {
     random: Random,
@@ -111,6 +149,32 @@ impl Generator {
             state.regs.gpr[gpr::RCX] = self.random.below(40);
         }
         Case { code, addr, state, memory: self.memory.clone() }
+    }
+
+    /// The next case for [`Oracle::check_window`](crate::differential::Oracle::check_window): several instructions.
+    ///
+    /// ```
+    /// use testkit::{differential::Oracle, generate::Generator};
+    ///
+    /// let mut oracle = Oracle::new();
+    /// let case = Generator::new(7, vec![vec![0x48, 0x01, 0xC8]]).window(&oracle.processor);
+    /// assert!(case.code.len() >= 20 && oracle.check_window(&case).is_ok());
+    /// ```
+    pub fn window(&mut self, processor: &Processor) -> Case {
+        // A step ends each round of a repeated instruction, and nobody knows how many there are behind another one.
+        let repeats = |i: &Instruction| i.has_rep_prefix() || i.has_repne_prefix();
+        let mut case = self.case(processor);
+        while repeats(&case.instruction()) {
+            case = self.case(processor);
+        }
+        while case.code.len() < 4 * isa::x86::JUMP_LEN {
+            let (code, instruction) = self.instruction();
+            // What follows a transfer is seldom reached.
+            if !repeats(&instruction) && (instruction.flow_control() == FlowControl::Next || self.random.one_in(8)) {
+                case.code.extend(code);
+            }
+        }
+        case
     }
 
     fn instruction(&mut self) -> (Vec<u8>, Instruction) {
@@ -239,6 +303,16 @@ impl Generator {
 }
 
 /// Whether an instruction does the same whenever it is repeated, and leaves the process able to.
+///
+/// ```
+/// use iced_x86::{Decoder, DecoderOptions};
+/// use testkit::generate::repeatable;
+///
+/// let decoded = |code| Decoder::new(64, code, DecoderOptions::NONE).decode();
+/// assert!(repeatable(&decoded(&[0x90]))); // nop
+/// assert!(!repeatable(&decoded(&[0x0F, 0x31]))); // rdtsc
+/// assert!(!repeatable(&decoded(&[0x0F, 0x05]))); // syscall
+/// ```
 #[must_use]
 pub fn repeatable(instruction: &Instruction) -> bool {
     use Mnemonic::*;

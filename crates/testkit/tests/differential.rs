@@ -3,7 +3,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use testkit::corpus;
-use testkit::differential::{Checked, Oracle};
+use testkit::differential::{Checked, CheckedWindow, Oracle};
 use testkit::generate::{Generator, cases, repeatable, seed};
 
 /// The most differences that are shown.
@@ -56,4 +56,28 @@ fn random_instructions_do_the_same_out_of_line() {
     let shown: Vec<_> = differences.iter().take(SHOWN).cloned().collect();
     assert!(differences.is_empty(), "{} of {wanted} differ:\n{}", differences.len(), shown.join("\n"));
     assert!(equal > wanted / 2, "only {equal} of {wanted} cases were compared");
+}
+
+#[test]
+fn random_windows_do_the_same_out_of_line() {
+    let mut oracle = Oracle::new();
+    let mut generator = Generator::new(seed(), templates());
+    let wanted = cases(10_000);
+    let (mut equal, mut compared, mut faulted, mut differences) = (0_u64, 0_u64, 0_u64, Vec::new());
+    for _ in 0..wanted {
+        let case = generator.window(&oracle.processor);
+        match oracle.check_window(&case) {
+            Ok(CheckedWindow::Equal { compared: n, faulted: fault }) => {
+                equal += 1;
+                compared += u64::from(n);
+                faulted += u64::from(fault);
+            }
+            Ok(CheckedWindow::None(_) | CheckedWindow::Unwatched) => {}
+            Err(difference) => differences.push(difference.to_string()),
+        }
+    }
+    println!("{equal} windows equal ({faulted} of them faults), {compared} comparisons");
+    let shown: Vec<_> = differences.iter().take(SHOWN).cloned().collect();
+    assert!(differences.is_empty(), "{} of {wanted} differ:\n{}", differences.len(), shown.join("\n"));
+    assert!(equal > wanted / 4, "only {equal} of {wanted} windows were compared");
 }

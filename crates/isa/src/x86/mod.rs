@@ -51,6 +51,8 @@ mod rules;
 mod slot;
 #[cfg(feature = "decode")]
 mod transfer;
+#[cfg(feature = "decode")]
+mod window;
 
 pub use op::{Op, Operand};
 pub use regs::{Condition, Regs, flags, gpr};
@@ -69,6 +71,8 @@ pub use image::Image;
 pub use refusal::{Refusal, Site};
 #[cfg(feature = "decode")]
 pub use slot::{Plan, Repair};
+#[cfg(feature = "decode")]
+pub use window::{Body, JUMP_LEN, NoWindow, Window, window};
 
 /// `int3`, the one-byte breakpoint (SDM volume 2, INT n/INTO/INT3/INT1).
 pub const BREAKPOINT: u8 = 0xCC;

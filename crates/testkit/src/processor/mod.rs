@@ -115,6 +115,30 @@ pub enum Watch {
 
 /// A process that executes instructions. It ends with this value; it belongs to the thread that
 /// made it.
+///
+/// ```
+/// use isa::x86::{Regs, gpr};
+/// use testkit::processor::{CODE, DATA, End, MEMORY_LEN, Processor, State, Watch, memory_offset};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let mut processor = Processor::new()?;
+/// assert_ne!(processor.vectors(1), processor.vectors(2));
+/// let mut regs = Regs { flags: 0x202, ..Regs::default() };
+/// (regs.gpr[gpr::RAX], regs.gpr[gpr::RBX]) = (41, DATA.addr + 8);
+/// let state = State { regs, fs_base: 0, gs_base: 0, vectors: processor.vectors(1) };
+///
+/// let store = (CODE.addr, &[0x48, 0x89, 0x03][..]); // mov [rbx], rax
+/// let outcome = processor.execute(store, store, &state, &vec![0; MEMORY_LEN], Watch::Run)?;
+/// assert_eq!((outcome.end, outcome.state.regs.rip), (End::Completed, CODE.addr + 3));
+/// let at = memory_offset(DATA.addr + 8, 8).expect("it is in the window");
+/// assert_eq!(outcome.memory[at..at + 8], 41_u64.to_le_bytes());
+///
+/// let load = (CODE.addr, &[0x48, 0x8B, 0x00][..]); // mov rax, [rax]: nothing is at 41
+/// let outcome = processor.execute(load, load, &state, &vec![0; MEMORY_LEN], Watch::Run)?;
+/// assert_eq!(outcome.end, End::Fault { signal: libc::SIGSEGV, addr: 41 });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Processor {
     worker: Worker,
@@ -157,8 +181,9 @@ impl Processor {
         self.worker.file()[MEMORY].copy_from_slice(memory);
         self.place(original.0, original.1);
         self.place(at, code);
-        // In place the instruction is alone, and may jump into itself.
-        let inside = |rip: u64| at != original.0 && rip.wrapping_sub(at) < code.len() as u64;
+        // In place an instruction is looked at alone, and may jump into itself.
+        let in_place = at.wrapping_sub(original.0) < original.1.len() as u64;
+        let inside = |rip: u64| !in_place && rip.wrapping_sub(at) < code.len() as u64;
         let result = self.observe(at, state, watch, inside);
         self.clear(at, code.len());
         self.clear(original.0, original.1.len());
@@ -221,6 +246,17 @@ pub fn memory_offset(addr: u64, len: u64) -> Option<usize> {
 }
 
 /// The address of a byte of [`Bytes`].
+///
+/// ```
+/// use testkit::processor::{CODE, DATA, STACK, memory_addr, memory_offset};
+///
+/// assert_eq!(memory_addr(0), DATA.addr);
+/// let offset = memory_offset(STACK.addr + 8, 8).expect("it is in the window");
+/// assert_eq!(memory_addr(offset), STACK.addr + 8);
+/// assert!(CODE.contains(CODE.addr) && !CODE.contains(CODE.addr + CODE.len));
+/// assert_eq!(memory_offset(CODE.addr, 1), None, "code is not among them");
+/// assert_eq!(memory_offset(DATA.addr + DATA.len - 4, 8), None, "half of it is behind the window");
+/// ```
 #[must_use]
 pub fn memory_addr(offset: usize) -> u64 {
     let offset = offset as u64;
