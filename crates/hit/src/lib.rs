@@ -33,9 +33,12 @@ mod step;
 mod zeroed;
 
 pub use counts::Counts;
-pub use path::{MAX_CHAIN, Outcome, breakpoint};
+pub use path::{MAX_CHAIN, Onward, Outcome, breakpoint, detoured};
 pub use site::{Counters, Handlers, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
-pub use step::{BOOSTED_COPY, Displaced, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, offer, resume, single_step};
+pub use step::{
+    BOOSTED_COPY, DETOUR, Displaced, INSTEAD, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, inside, offer, resume,
+    single_step,
+};
 
 /// What the hit path must know of an instruction set: where the registers keep what, and how a prepared operation is
 /// executed. How instructions are encoded is none of its business.

@@ -101,8 +101,64 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
             step::complete(host, site, index(entry), regs);
             return Outcome::Handled;
         }
+        if of_jump(host, site, entry, regs) {
+            return Outcome::Handled;
+        }
     }
     nobody_s(host, address, regs)
+}
+
+/// Where execution goes on behind a jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onward {
+    /// In the detour's copy of the displaced instructions, with these registers.
+    Copy,
+    /// Where the registers say.
+    Elsewhere,
+}
+
+/// A jump was executed that site `index` was placed by: its probes run. The registers are those at the jump; their program
+/// counter may be anything.
+///
+/// A processor may have fetched the jump before it was taken out, so the site may be disarmed by now: then nothing runs.
+///
+/// ```
+/// use hit::{Host, Isa, Onward, detoured};
+///
+/// /// What detours call, with the registers that they have saved: true when the copy comes next.
+/// fn on_detour<H: Host>(host: &H, site: u64, regs: &mut <H::Isa as Isa>::Regs) -> bool {
+///     detoured(host, site, regs) == Onward::Copy
+/// }
+/// ```
+#[inline]
+pub fn detoured<H: Host>(host: &H, index: u64, regs: &mut Regs<H>) -> Onward {
+    let Some(site) = host.site(index) else { return Onward::Copy };
+    let sp = H::Isa::sp(regs);
+    H::Isa::set_pc(regs, site.address.load(Ordering::Relaxed));
+    if !live(&site.state) {
+        return Onward::Copy;
+    }
+    let said = match host.enter() {
+        None => pass(host, site, regs),
+        Some(place) => {
+            let said = run(host, site, index, regs);
+            if said == Said::Followed {
+                watched(host, site, index, place, regs);
+                return Onward::Elsewhere;
+            }
+            ActiveSet::leave(place);
+            said
+        }
+    };
+    if said == Said::Redirected {
+        return Onward::Elsewhere;
+    }
+    if H::Isa::sp(regs) == sp {
+        return Onward::Copy;
+    }
+    // A handler has moved the stack, and where the registers lie is not where they go.
+    over(host, site, index, false, regs);
+    Onward::Elsewhere
 }
 
 /// How often text and table are looked at, one after the other, before a breakpoint is somebody else's.
@@ -138,6 +194,26 @@ fn hit<H: Host>(host: &H, site: &Site, index: u64, address: u64, regs: &mut Regs
     if said == Said::Step {
         step::over(host, site, index, false, regs);
     }
+}
+
+/// A breakpoint that belongs to a jump: inside it, or in its detour.
+#[cold]
+#[inline(never)]
+fn of_jump<H: Host>(host: &H, site: &Site, entry: u64, regs: &mut Regs<H>) -> bool {
+    if let Some(pc) = step::within_jump(site, entry) {
+        H::Isa::set_pc(regs, pc);
+        return true;
+    }
+    if step::is_instead(entry) {
+        let address = site.address.load(Ordering::Relaxed);
+        if live(&site.state) {
+            hit(host, site, index(entry), address, regs);
+        } else {
+            H::Isa::set_pc(regs, address);
+        }
+        return true;
+    }
+    false
 }
 
 /// What the probes of a site come to.
@@ -227,6 +303,15 @@ fn follows<H: Host>(host: &H, probe: &Probe, said: &mut Said) -> bool {
 #[cold]
 #[inline(never)]
 fn missed<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
+    if pass(host, site, regs) == Said::Step {
+        over(host, site, index, false, regs);
+    }
+}
+
+/// What is missed of a hit is counted; the host's own probes run.
+#[cold]
+#[inline(never)]
+fn pass<H: Host>(host: &H, site: &Site, regs: &mut Regs<H>) -> Said {
     let mut said = Said::Step;
     for probe in chain(host, site).filter(|p| live(&p.state)) {
         match probe.kind() {
@@ -235,9 +320,7 @@ fn missed<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) {
             None => {}
         }
     }
-    if said == Said::Step {
-        over(host, site, index, false, regs);
-    }
+    said
 }
 
 #[cold]

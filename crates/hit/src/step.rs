@@ -45,6 +45,41 @@ pub const SLOT: u64 = 1 << 32;
 /// In the table's entry for a second breakpoint, beside its site's index.
 pub const STEP_END: u64 = 1 << 33;
 
+/// In the table's entry for an address that a jump leads to, beside the index of the detour's own site: where the detour
+/// begins, or a pad before it. The slot before that of the copy begins with a breakpoint.
+pub const DETOUR: u64 = 1 << 35;
+/// In the table's entry for that breakpoint, beside the index of the probed site: a hit of that one.
+pub const INSTEAD: u64 = 1 << 36;
+/// In the table's entry for an instruction boundary inside a jump: see [`inside`].
+const INSIDE: u64 = 1 << 34;
+/// Where in such an entry the offset is.
+const OFFSET: u32 = 40;
+
+/// The table's entry for an instruction boundary inside a jump, where a breakpoint stands as a part of the jump: a thread
+/// that comes back to it goes on at `offset` in the detour's copy of the displaced instructions. `index` is that of the
+/// detour's own site, whose slot the copy is.
+///
+/// ```
+/// # use hit::inside;
+/// assert_eq!(inside(7, 4), Some(7 | 1 << 34 | 4 << 40));
+/// assert_eq!(inside(7, 256), None);
+/// ```
+#[must_use]
+pub fn inside(index: u32, offset: usize) -> Option<u64> {
+    Some(u64::from(index) | INSIDE | u64::from(u8::try_from(offset).ok()?) << OFFSET)
+}
+
+/// Whether the entry is that of a breakpoint in a detour.
+pub(crate) const fn is_instead(entry: u64) -> bool {
+    entry & INSTEAD != 0
+}
+
+/// Where a thread goes on that stands at an instruction boundary inside a jump.
+pub(crate) fn within_jump(site: &Site, entry: u64) -> Option<u64> {
+    let offset = entry >> OFFSET & 0xFF;
+    (entry & INSIDE != 0).then(|| site.slot.load(Ordering::Relaxed).wrapping_add(offset))
+}
+
 /// The index of the site that an entry of the table speaks of.
 pub(crate) const fn index(entry: u64) -> u64 {
     entry & (SLOT - 1)
@@ -52,7 +87,7 @@ pub(crate) const fn index(entry: u64) -> u64 {
 
 /// Whether an entry speaks of the site itself.
 pub(crate) const fn is_site(entry: u64) -> bool {
-    entry & (SLOT | STEP_END) == 0
+    entry & (SLOT | STEP_END | INSIDE | DETOUR | INSTEAD) == 0
 }
 
 /// The step that a processor is in the middle of. Only this processor uses it.
@@ -219,12 +254,24 @@ fn foreign_step<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     if host.returns().spans(pc) {
         return Outcome::Handled;
     }
+    if let Some(entry) = host.find(pc).filter(|entry| entry & DETOUR != 0) {
+        return by_step(host, entry, regs);
+    }
     let Some(place) = in_slot(host, pc) else { return Outcome::Foreign };
     if place.delta == 0 {
         return Outcome::Handled;
     }
     place.tell_truth::<H>(regs);
     Outcome::Foreign
+}
+
+/// The program has stepped over a jump of ours, and stands where the detour begins: nothing of that was executed. So that
+/// it steps through nothing of ours, it goes to a breakpoint instead, which is the site's hit. (Not here: this trap may
+/// have left no room on the stack for what is emulated.)
+fn by_step<H: Host>(host: &H, entry: u64, regs: &mut Regs<H>) -> Outcome {
+    let Some(site) = host.site(index(entry)) else { return Outcome::Foreign };
+    H::Isa::set_pc(regs, site.slot.load(Ordering::Relaxed).wrapping_sub(SLOT_BYTES));
+    Outcome::Handled
 }
 
 /// What a place in a slot stands for.

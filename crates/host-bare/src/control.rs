@@ -489,7 +489,7 @@ impl<K: Kernel> Control<K> {
             name: format!("{}/{}", event.group, event.name),
             address,
             place: symbolize::<K>(address).unwrap_or_default(),
-            placement: event.handle.placement.to_string(),
+            placement: self.registry.placement(&event.handle).to_string(),
             counts,
             faulted,
             disabled: event.disabled,

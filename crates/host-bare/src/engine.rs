@@ -191,7 +191,7 @@ impl<K: Kernel> Engine<K> {
         }
     }
 
-    fn host(&self) -> Option<TrapHost<'_, K>> {
+    pub(crate) fn host(&self) -> Option<TrapHost<'_, K>> {
         Some(TrapHost { engine: self, processor: self.processor()? })
     }
 }

@@ -1,15 +1,17 @@
 //! Control's host: the same image, so everything is one store away.
 
-use crate::trap::KernelSpace;
+use crate::pads::Pads;
+use crate::trap::{KernelSpace, detour};
 use crate::{Engine, Kernel};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use arch::x86::X86;
+use core::ops::Range;
 use hit::{Probe, SLOT_BYTES, Site};
 use isa::x86::BREAKPOINT;
-use kprobes::{Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+use kprobes::{Detours, Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 use sync::Table;
 use sync::primitive::{Ordering, fence};
 
@@ -21,13 +23,15 @@ const ARENA_BYTES: u64 = 64 << 10;
 pub(crate) struct Target<K: 'static> {
     engine: &'static Engine<K>,
     /// The free rest of the latest area of slots.
-    slots: core::ops::Range<u64>,
+    slots: Range<u64>,
     programs_used: usize,
     pub(crate) stepping: Stepping,
-    /// Where breakpoints of ours stand, and what they have replaced.
+    /// Which bytes of text are ours, and what they have replaced.
     planted: BTreeMap<u64, u8>,
     /// Addresses of slots and stubs.
-    ours: Vec<core::ops::Range<u64>>,
+    ours: Vec<Range<u64>>,
+    /// Memory for jumps that jumps lead to.
+    pads: Pads,
 }
 
 impl<K: Kernel> Target<K> {
@@ -40,11 +44,12 @@ impl<K: Kernel> Target<K> {
             stepping: Stepping::Best,
             planted: BTreeMap::new(),
             ours: vec![stubs],
+            pads: Pads::default(),
         }
     }
 
     /// No breakpoint of ours stands there any more.
-    pub(crate) fn forget(&mut self, range: core::ops::Range<u64>) {
+    pub(crate) fn forget(&mut self, range: Range<u64>) {
         self.planted.retain(|address, _| !range.contains(address));
     }
 
@@ -60,7 +65,21 @@ impl<K: Kernel> Target<K> {
         Self::place(&self.engine.tables.probes, index, "probes")
     }
 
-    /// Memory as it is without our breakpoints.
+    /// So many slots that follow each other.
+    fn slots(&mut self, count: u64) -> Result<u64, Error> {
+        let bytes = count * SLOT_BYTES;
+        if self.slots.end - self.slots.start < bytes {
+            let full = Error::Full { what: "bytes of executable memory for slots", limit: ARENA_BYTES as usize };
+            let base = K::allocate_code(ARENA_BYTES as usize).ok_or(full)?;
+            self.slots = base..base + ARENA_BYTES;
+            self.ours.push(self.slots.clone());
+        }
+        let slot = self.slots.start;
+        self.slots.start += bytes;
+        Ok(slot)
+    }
+
+    /// Memory as it is without our breakpoints and jumps.
     fn original(&self, start: u64, length: usize) -> Result<Vec<u8>, Error> {
         let mut code = vec![0; length];
         if !K::read(start, &mut code) {
@@ -79,16 +98,14 @@ impl<K: Kernel> Target<K> {
         written.then_some(()).ok_or_else(|| Error::Host(format!("text at {address:#x} cannot be written")))
     }
 
-    /// Writes one byte of text, and keeps what stood there before the first breakpoint.
+    /// Writes one byte of text, and keeps what stood there before the first one that was ours.
     fn write_byte(&mut self, address: u64, byte: u8) -> Result<(), Error> {
         let mut old = [0];
         if !K::read(address, &mut old) {
             return Err(unreadable(address));
         }
         Self::write(address, &[byte])?;
-        if byte == BREAKPOINT {
-            self.planted.entry(address).or_insert(old[0]);
-        } else {
+        if *self.planted.entry(address).or_insert(old[0]) == byte {
             self.planted.remove(&address);
         }
         Ok(())
@@ -138,15 +155,19 @@ impl<K: Kernel> kprobes::Host for Target<K> {
     }
 
     fn slot(&mut self, _: u64) -> Result<u64, Error> {
-        if self.slots.is_empty() {
-            let full = Error::Full { what: "bytes of executable memory for slots", limit: ARENA_BYTES as usize };
-            let base = K::allocate_code(ARENA_BYTES as usize).ok_or(full)?;
-            self.slots = base..base + ARENA_BYTES;
-            self.ours.push(self.slots.clone());
-        }
-        let slot = self.slots.start;
-        self.slots.start += SLOT_BYTES;
-        Ok(slot)
+        self.slots(1)
+    }
+
+    fn detours(&self) -> Option<Detours> {
+        Some(Detours { entry: detour::entry::<K> as *const () as u64 })
+    }
+
+    fn detour_slot(&mut self, _: u64) -> Result<u64, Error> {
+        self.slots(2)
+    }
+
+    fn pad(&mut self, address: u64, fits: &dyn Fn(Range<u64>) -> Option<u64>) -> Result<u64, Error> {
+        self.pads.take(K::code_range(), fits, K::allocate_code_at).ok_or(Error::NoDetours { address })
     }
 
     fn write_slot(&mut self, slot: u64, code: &[u8]) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 use crate::{Engine, Regs, guarded};
 use alloc::string::String;
 use core::fmt::Debug;
+use core::ops::Range;
 
 /// A symbol of the kernel's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub struct Symbol {
 /// # Safety
 ///
 /// kprobes writes text and stacks through these functions, and trusts what they say: `processor` gives no number to two
-/// processors at once, `read_word` and `write_word` access what they are told or refuse, `allocate_code` gives memory
-/// that nobody else uses, `write_text` writes nothing but what it is told, and the registers that the kernel gives to
+/// processors at once, `read_word` and `write_word` access what they are told or refuse, `allocate_code` and
+/// `allocate_code_at` give memory that nobody else uses, `write_text` writes nothing but what it is told, and the registers that the kernel gives to
 /// kprobes are those that execution goes on with.
 pub unsafe trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// Whether the breakpoint's stub leaves [`crate::STACK_GAP`] bytes below the interrupted stack.
@@ -84,6 +85,18 @@ pub unsafe trait Kernel: Copy + Debug + Send + Sync + 'static {
     /// Executable memory that nobody may write, within 1 GiB of the kernel's text, at a multiple of
     /// [`hit::SLOT_BYTES`]; never given back.
     fn allocate_code(bytes: usize) -> Option<u64>;
+    /// Where [`allocate_code_at`](Kernel::allocate_code_at) can give memory: within 2 GiB of the text, and better 1 GiB
+    /// below it. Jumps over several instructions can lead to few addresses only. Where there is nothing to give, such
+    /// probes are placed by breakpoints.
+    fn code_range() -> Range<u64> {
+        0..0
+    }
+    /// Makes the page at `page`, in [`code_range`](Kernel::code_range), memory as [`allocate_code`](Kernel::allocate_code)
+    /// gives it. False when that is impossible. Asked for once for each page.
+    fn allocate_code_at(page: u64) -> bool {
+        let _ = page;
+        false
+    }
     /// Writes to text or to what [`allocate_code`](Kernel::allocate_code) gave, one byte after the other in the order
     /// of their addresses, through a mapping of the kernel's choice. False when that is impossible.
     fn write_text(address: u64, bytes: &[u8]) -> bool;

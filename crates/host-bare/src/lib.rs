@@ -60,6 +60,7 @@ pub mod guarded;
 mod host;
 mod kernel;
 mod listing;
+mod pads;
 mod place;
 mod reading;
 mod record;

@@ -161,8 +161,9 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(crate) fn new(limits: &Limits, processors: usize) -> Self {
-        // A site has three entries at most (its address, its slot, a second breakpoint), and the table stays half empty.
-        let buckets = (limits.sites * 6).next_power_of_two();
+        // A site has three entries at most (its address, its slot, a second breakpoint). One with a jump takes the place of
+        // two and has eleven: also three in its detour, its pad, and four boundaries. The table stays half empty.
+        let buckets = (limits.sites * 11).next_power_of_two();
         let programs = (0..limits.program_bytes).map(|_| UnsafeCell::new(0)).collect();
         Self {
             buckets: zeroed(buckets),

@@ -1,5 +1,7 @@
 //! The hit path's host.
 
+pub(crate) mod detour;
+
 use crate::tables::{Processor, Tables};
 use crate::{Engine, Kernel, record};
 use arch::x86::handlers::{self, Around, Running};

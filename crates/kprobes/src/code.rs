@@ -3,6 +3,8 @@
 use crate::site::SiteRecord;
 use crate::{Error, Host, Isa};
 use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use hit::ORIGINAL_BYTES;
 
@@ -59,16 +61,26 @@ impl Functions {
         self.check(host, address, |known| known.check_same(address, now).and_then(|()| known.check_boundary(address)))
     }
 
-    fn check<H: Host>(
+    /// What `look` makes of the function around `address`: its code, and where that begins.
+    pub(crate) fn with<H: Host, T>(
         &mut self,
         host: &mut H,
         address: u64,
-        check: impl Fn(&Known) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        look: impl Fn(&[u8], u64) -> Result<T, String>,
+    ) -> Result<T, Error> {
+        self.check(host, address, |known| look(&known.code, known.start).map_err(|why| Error::Refused { address, why }))
+    }
+
+    fn check<H: Host, T>(
+        &mut self,
+        host: &mut H,
+        address: u64,
+        check: impl Fn(&Known) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let before = self.0.range(..=address).next_back().map(|(_, known)| known);
         let remembered = before.filter(|known| address - known.start < known.code.len() as u64);
-        if remembered.is_some_and(|known| check(known).is_ok()) {
-            return Ok(());
+        if let Some(Ok(found)) = remembered.map(&check) {
+            return Ok(found);
         }
         let function = host.function(address)?;
         let boundaries = H::Isa::boundaries(&function.code, function.start);
@@ -93,13 +105,33 @@ pub(crate) fn original<H: Host>(
             return Err(error);
         }
     }
-    let end = address.saturating_add(length as u64);
-    for (&at, site) in sites.range(address..end).filter(|(_, s)| s.armed) {
-        if let Some(byte) = bytes.get_mut((at - address) as usize) {
-            *byte = site.data.original[0];
+    restore(sites, address, bytes.get_mut(..length).unwrap_or_default());
+    Ok(length)
+}
+
+/// As [`original`], so many bytes.
+pub(crate) fn pristine<H: Host>(
+    sites: &BTreeMap<u64, SiteRecord>,
+    host: &mut H,
+    address: u64,
+    length: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; length];
+    host.read(address, &mut bytes)?;
+    restore(sites, address, &mut bytes);
+    Ok(bytes)
+}
+
+/// Takes what is ours out of `bytes`, which are the text at `address`.
+fn restore(sites: &BTreeMap<u64, SiteRecord>, address: u64, bytes: &mut [u8]) {
+    let end = address.saturating_add(bytes.len() as u64);
+    // A jump that begins before may reach into them.
+    let first = address.saturating_sub(ORIGINAL_BYTES as u64);
+    for (at, original) in sites.range(first..end).flat_map(|(_, site)| site.replaced()) {
+        if let Some(byte) = at.checked_sub(address).and_then(|offset| bytes.get_mut(offset as usize)) {
+            *byte = original;
         }
     }
-    Ok(length)
 }
 
 /// Whether a breakpoint stands at `address`; not, where nothing is mapped.

@@ -54,6 +54,12 @@ pub enum Error {
         /// The address.
         address: u64,
     },
+    /// Probes are not placed by jumps here.
+    #[error("no detour can be had near {address:#x}: this host has none")]
+    NoDetours {
+        /// The address.
+        address: u64,
+    },
     /// The instruction cannot be displaced.
     #[error("the instruction at {address:#x} cannot be probed: {why}")]
     Refused {

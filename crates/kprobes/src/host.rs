@@ -1,8 +1,9 @@
 //! What control needs of an instruction set and of the place that it works on.
 
 use crate::{Error, HandlerData};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 use hit::{MARKS, OP_WORDS, ORIGINAL_BYTES, Probe, Site};
 use sync::primitive::{AtomicU32, Ordering};
 
@@ -18,11 +19,14 @@ pub enum Stepping {
     SecondBreakpoint,
     /// In a copy that is run by the processor's single step.
     SingleStep,
+    /// Without a trap, where that is possible: a jump leads to a detour, which runs the probes and a copy. Elsewhere as
+    /// [`Best`](Self::Best).
+    Jump,
 }
 
 impl Stepping {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Best, Self::Boosted, Self::SecondBreakpoint, Self::SingleStep];
+    pub const ALL: [Self; 5] = [Self::Best, Self::Boosted, Self::SecondBreakpoint, Self::SingleStep, Self::Jump];
 }
 
 /// The code in a slot, and what it means.
@@ -36,10 +40,32 @@ pub struct Image {
     pub marks: [u64; MARKS],
 }
 
+/// A detour: what a jump leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Detour {
+    /// The code, for two slots that follow each other. The copy of the displaced instructions begins the second.
+    pub code: Vec<u8>,
+    /// At which offset it is entered.
+    pub start: usize,
+    /// What the offsets of the second slot mean: see [`hit::Marks`].
+    pub marks: [u64; MARKS],
+    /// The boundaries inside the jump, and at which offset of the second slot a thread that stands there goes on.
+    pub inside: Vec<(u64, usize)>,
+}
+
+/// The detours of a place that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detours {
+    /// What every detour calls, with the index of its site: it saves the registers and calls [`hit::detoured`].
+    pub entry: u64,
+}
+
 /// An instruction set, as far as control needs it. The other half, for trap context, is [`hit::Isa`].
 pub trait Isa {
     /// How an instruction is displaced.
     type Plan;
+    /// Which instructions a jump displaces.
+    type Window;
 
     /// The byte that traps.
     const BREAKPOINT: u8;
@@ -73,7 +99,48 @@ pub trait Isa {
     /// The instruction boundaries of a function, from its first byte: addresses in ascending order, up to where the
     /// code cannot be decoded.
     fn boundaries(code: &[u8], start: u64) -> Vec<u64>;
+
+    /// The instructions that a jump at `address` displaces, in a function whose `code` begins at `start`, and their
+    /// length. At every boundary inside it the jump has a breakpoint, so that a thread which stands there traps.
+    ///
+    /// # Errors
+    ///
+    /// Why there can be no jump, as a sentence. Without detours for this instruction set, always.
+    fn window(code: &[u8], start: u64, address: u64) -> Result<(Self::Window, usize), String> {
+        let _ = (code, start, address);
+        Err(NO_JUMPS.to_string())
+    }
+    /// The lowest address in `range` that the window's jump can lead to.
+    fn target(window: &Self::Window, range: Range<u64>) -> Option<u64> {
+        let _ = (window, range);
+        None
+    }
+    /// The window's jump to `target`; `None` when it cannot lead there.
+    fn jump(window: &Self::Window, target: u64) -> Option<Vec<u8>> {
+        let _ = (window, target);
+        None
+    }
+    /// A jump from `at` to `target`, as long as the others.
+    ///
+    /// # Errors
+    ///
+    /// It is out of reach.
+    fn onward(at: u64, target: u64) -> Result<Vec<u8>, String> {
+        let _ = (at, target);
+        Err(NO_JUMPS.to_string())
+    }
+    /// The window's detour at `at`, for the site with this index.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be there, as a sentence.
+    fn detour(window: &Self::Window, site: u32, at: u64, detours: Detours) -> Result<Detour, String> {
+        let _ = (window, site, at, detours);
+        Err(NO_JUMPS.to_string())
+    }
 }
+
+const NO_JUMPS: &str = "probes are not placed by jumps on this instruction set";
 
 /// A function of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,6 +336,28 @@ pub trait Host {
     ///
     /// When there is no room near it.
     fn slot(&mut self, address: u64) -> Result<u64, Error>;
+    /// The detours, if probes can be placed by jumps here.
+    fn detours(&self) -> Option<Detours> {
+        None
+    }
+    /// Two slots that follow each other, within the reach of `address`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room near it, or there are no detours.
+    fn detour_slot(&mut self, address: u64) -> Result<u64, Error> {
+        Err(Error::NoDetours { address })
+    }
+    /// Executable memory for one jump, at an address that `fits` gives: it is asked for the lowest one in a range.
+    ///
+    /// # Errors
+    ///
+    /// When none that fits can be had, or there are no detours.
+    fn pad(&mut self, address: u64, fits: &dyn Fn(Range<u64>) -> Option<u64>) -> Result<u64, Error> {
+        let _ = fits;
+        Err(Error::NoDetours { address })
+    }
+
     /// Writes code into a slot that nobody executes yet.
     ///
     /// # Errors

@@ -60,6 +60,8 @@ mod code;
 mod error;
 #[cfg(feature = "control")]
 mod host;
+#[cfg(feature = "control")]
+mod jump;
 #[cfg(all(feature = "control", feature = "modules"))]
 mod parameters;
 #[cfg(feature = "control")]
@@ -93,7 +95,7 @@ pub use sync::Zeroed;
 #[cfg(feature = "control")]
 pub use error::Error;
 #[cfg(feature = "control")]
-pub use host::{Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+pub use host::{Detour, Detours, Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 #[cfg(all(feature = "control", feature = "modules"))]
 pub use parameters::{Declared, settings};
 #[cfg(feature = "control")]

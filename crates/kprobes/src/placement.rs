@@ -7,6 +7,8 @@ use hit::Site;
 /// How the displaced instruction takes its effect, and why not by something faster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
+    /// A jump to a detour, which runs the probes and a copy of the displaced instructions. No trap.
+    Jump,
     /// A breakpoint; the handler executes the instruction's effect itself.
     Emulated,
     /// A breakpoint; the instruction runs in a copy that jumps back.
@@ -19,6 +21,8 @@ pub enum Placement {
     ReturnSites(usize, String),
     /// As at the entry; the return address is replaced by a stub.
     ReturnStub,
+    /// The same, entered by a jump.
+    JumpReturnStub,
 }
 
 impl Placement {
@@ -37,10 +41,12 @@ impl Placement {
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Jump => f.write_str("jump"),
             Self::Emulated => f.write_str("breakpoint, emulated"),
             Self::Boosted => f.write_str("breakpoint, boosted"),
             Self::SecondBreakpoint => f.write_str("breakpoint, second breakpoint"),
             Self::SingleStepped => f.write_str("breakpoint, single step"),
+            Self::JumpReturnStub => f.write_str("jump at the entry, return stub"),
             Self::ReturnStub => f.write_str("breakpoint at the entry, return stub"),
             Self::ReturnSites(n, why) => {
                 write!(f, "breakpoint at {n} return site{}: {why}", if *n == 1 { "" } else { "s" })

@@ -32,6 +32,7 @@ struct Stored {
     member: Member,
     bit: Option<u32>,
     disabled: bool,
+    asks: bool,
 }
 
 impl Registry {
@@ -58,12 +59,30 @@ impl Registry {
     /// ```
     pub fn register<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Vec<Handle>> {
         let Checked { places, sites, .. } = self.check_all(host, requests)?;
+        let planted = self.plant(host, requests, &places, sites);
+        // Also when that has failed: it may have taken jumps out that are in nobody's way now.
+        let touched: Vec<u64> = places.iter().flat_map(|(addresses, _)| addresses).copied().collect();
+        self.optimize_around(host, &touched);
+        Ok(self.handles(requests, places, &planted?))
+    }
+
+    /// Prepares what nothing refuses, and makes it visible.
+    fn plant<H: Host>(
+        &mut self,
+        host: &mut H,
+        requests: &[Request],
+        places: &[(Vec<u64>, Option<ReturnScheme>)],
+        sites: BTreeMap<u64, (usize, Planned<H>)>,
+    ) -> At<Vec<Stored>> {
+        // Before the table says something else of these addresses.
+        let over: Vec<u64> = sites.keys().filter_map(|&address| self.jump_over(address)).collect();
+        self.unoptimize(host, over.into_iter()).map_err(|error| (0, error))?;
         for (address, (request, (plan, original))) in sites {
             self.make_site(host, address, &plan, original).map_err(|error| (request, error))?;
         }
-        let stored = self.store_all(host, requests, &places)?;
+        let stored = self.store_all(host, requests, places)?;
         self.expose(host, &stored)?;
-        Ok(self.handles(requests, places, &stored))
+        Ok(stored)
     }
 
     /// Checks all requests. The target is only read.
@@ -177,7 +196,8 @@ impl Registry {
             for &address in addresses {
                 match self.store(host, request, scheme.as_ref(), address) {
                     Ok((member, bit)) => {
-                        stored.push(Stored { request: index, member, bit, disabled: request.disabled });
+                        let (disabled, asks) = (request.disabled, request.handlers.fault != 0);
+                        stored.push(Stored { request: index, member, bit, disabled, asks });
                     }
                     Err(error) => {
                         self.discard(&stored);
@@ -258,12 +278,13 @@ impl Registry {
 
     /// As [`expose`](Self::expose); an error comes with the number of probes that may be visible.
     fn try_to_expose<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> At<()> {
+        self.make_way(host, stored).map_err(|error| (0, error))?;
         let mut plant: Vec<(u64, u8)> = Vec::new();
-        for (index, &Stored { member, bit, disabled, .. }) in stored.iter().enumerate() {
+        for (index, &Stored { member, bit, disabled, asks, .. }) in stored.iter().enumerate() {
             let address = member.address;
             let failed = |error| (index + 1, error);
             let site = self.sites.get_mut(&address).ok_or((index, Error::NotText { address }))?;
-            let new = Chained { probe: member.probe, serial: member.serial, bit, retired: false, disabled };
+            let new = Chained { probe: member.probe, serial: member.serial, bit, retired: false, disabled, asks };
             site.append(host, new).map_err(failed)?;
             if !site.armed && !disabled {
                 (site.armed, site.noted) = (true, true);
@@ -272,6 +293,16 @@ impl Registry {
             }
         }
         patch(host, &plant).map_err(|error| (stored.len(), error))
+    }
+
+    /// Takes out the jumps that a batch cannot live with: over an instruction that is to get a breakpoint, and where
+    /// somebody wants to be asked about faults.
+    fn make_way<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> Result<(), Error> {
+        let planted = stored.iter().filter(|s| !s.disabled).map(|s| s.member.address);
+        let over: Vec<u64> = planted.filter_map(|address| self.jump_over(address)).collect();
+        let asked = stored.iter().filter(|s| s.asks).map(|s| s.member.address);
+        self.unoptimize(host, over.into_iter().chain(asked))?;
+        stored.iter().try_for_each(|s| self.publish_again(host, s.member.address))
     }
 
     fn handles(

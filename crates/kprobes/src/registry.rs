@@ -17,6 +17,7 @@ use hit::ORIGINAL_BYTES;
 /// # struct Bytes;
 /// # impl Isa for Bytes {
 /// #     type Plan = ();
+/// #     type Window = ();
 /// #     const BREAKPOINT: u8 = 0xCC;
 /// #     const MAX_LENGTH: usize = 1;
 /// #     fn plan(_: &[u8], _: u64) -> Result<(), String> { Ok(()) }
@@ -87,7 +88,7 @@ use hit::ORIGINAL_BYTES;
 #[derive(Debug)]
 pub struct Registry {
     pub(crate) sites: BTreeMap<u64, SiteRecord>,
-    functions: Functions,
+    pub(crate) functions: Functions,
     /// Fetch programs that were stored, and where. They stay, and equal ones share a place.
     pub(crate) programs: BTreeMap<Vec<u8>, u32>,
     pub(crate) next_site: u32,
@@ -213,7 +214,20 @@ impl Registry {
         self.functions.clear();
     }
 
-    /// The addresses where a breakpoint stands.
+    /// How a probe is placed now: a jump becomes a breakpoint when another probe wants an instruction that it displaces,
+    /// and comes back later.
+    #[must_use]
+    pub fn placement(&self, handle: &Handle) -> Placement {
+        let step = self.sites.get(&handle.address).map(SiteRecord::placement);
+        match (&handle.placement, step) {
+            (Placement::ReturnStub | Placement::JumpReturnStub, Some(step)) => return_stub(step),
+            (sites @ Placement::ReturnSites(..), _) => sites.clone(),
+            (_, Some(step)) => step,
+            (before, None) => before.clone(),
+        }
+    }
+
+    /// The addresses where a breakpoint or a jump stands.
     pub fn armed(&self) -> impl Iterator<Item = u64> + '_ {
         self.sites.values().filter(|s| s.armed).map(|s| s.data.address)
     }
@@ -302,7 +316,12 @@ fn check_built(request: &Request) -> Result<(), Error> {
 pub(crate) fn summary(kind: &ProbeKind, scheme: Option<ReturnScheme>, step: Placement) -> Placement {
     match (kind, scheme) {
         (ProbeKind::Return { .. }, Some(ReturnScheme::Sites(sites, why))) => Placement::ReturnSites(sites.len(), why),
-        (ProbeKind::Return { .. }, _) => Placement::ReturnStub,
+        (ProbeKind::Return { .. }, _) => return_stub(step),
         _ => step,
     }
+}
+
+/// A return probe with a stub, at an entry that is placed like this.
+fn return_stub(entry: Placement) -> Placement {
+    if entry == Placement::Jump { Placement::JumpReturnStub } else { Placement::ReturnStub }
 }

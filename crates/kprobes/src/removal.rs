@@ -41,6 +41,8 @@ impl Registry {
         let retired = self.retire(host, &leaving);
         let unlinked = self.unlink(host, &leaving);
         self.reclaim(host);
+        let left: Vec<u64> = leaving.into_keys().collect();
+        self.optimize_around(host, &left);
         disarmed.and(retired).and(unlinked)
     }
 
@@ -70,10 +72,11 @@ impl Registry {
 
     /// Restores the text at sites.
     pub(crate) fn disarm<H: Host>(&mut self, host: &mut H, unused: Vec<u64>) -> Result<(), Error> {
+        let breakpoints = self.unoptimize(host, unused.iter().copied());
         let mut restore = Vec::with_capacity(unused.len());
         for address in &unused {
             // Somebody else's change of the text, or another object mapped here since: not ours to overwrite.
-            if let Some(site) = self.sites.get(address).filter(|s| s.armed && stands(host, *address)) {
+            if let Some(site) = self.sites.get(address).filter(|s| s.armed && !s.is_jump() && stands(host, *address)) {
                 restore.push((*address, site.data.original[0]));
             }
         }
@@ -81,7 +84,7 @@ impl Registry {
         let mut noted = Ok(());
         for address in unused {
             let Some(site) = self.sites.get_mut(&address) else { continue };
-            site.armed &= patched.is_err() && stands(host, address);
+            site.armed &= site.is_jump() || patched.is_err() && stands(host, address);
             if !site.armed {
                 let told = host.set_armed(site.index, false);
                 site.noted = told.is_err();
@@ -91,7 +94,7 @@ impl Registry {
                 self.stuck.push(address);
             }
         }
-        patched.and(noted)
+        breakpoints.and(patched).and(noted)
     }
 
     /// Handlers pass the leaving probes over from now on.

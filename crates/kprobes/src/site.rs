@@ -1,5 +1,6 @@
 //! Control's own record of a site: its chain as the target has it, and the bits of its return probes.
 
+use crate::jump::Jump;
 use crate::{Error, Host, Placement, SiteData, Stepping};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -22,12 +23,14 @@ pub(crate) struct Chained {
     pub(crate) retired: bool,
     /// Handlers pass it over until it is switched on again.
     pub(crate) disabled: bool,
+    /// It wants to be asked about faults of the displaced instruction.
+    pub(crate) asks: bool,
 }
 
 impl Chained {
     /// One that another registry has registered.
     pub(crate) fn inherited(probe: u32) -> Self {
-        Self { probe, serial: INHERITED, bit: None, retired: false, disabled: false }
+        Self { probe, serial: INHERITED, bit: None, retired: false, disabled: false, asks: true }
     }
 
     /// What tells this probe from all others, also of other times.
@@ -50,16 +53,19 @@ pub(crate) struct SiteRecord {
     pub(crate) armed: bool,
     /// The table says so.
     pub(crate) noted: bool,
+    /// The jump, once it was prepared.
+    pub(crate) jump: Option<Jump>,
 }
 
 impl SiteRecord {
     pub(crate) fn new(index: u32, data: SiteData) -> Self {
         let stepping = Stepping::Best;
-        Self { index, data, stepping, probes: Vec::new(), bits: Bits::default(), armed: false, noted: false }
+        let (probes, bits) = (Vec::new(), Bits::default());
+        Self { index, data, stepping, probes, bits, armed: false, noted: false, jump: None }
     }
 
     pub(crate) fn placement(&self) -> Placement {
-        Placement::of(self.data.how)
+        if self.is_jump() { Placement::Jump } else { Placement::of(self.data.how) }
     }
 
     /// Appends a stored probe to the chain. It is taken for chained also when that fails: nobody knows.

@@ -28,7 +28,10 @@ impl Registry {
                 Err(error) => result = result.and(Err(error)),
             }
         }
-        result.and(if on { self.arm_again(host, &touched) } else { self.disarm_idle(host, &touched) })
+        let result = result.and(if on { self.arm_again(host, &touched) } else { self.disarm_idle(host, &touched) });
+        let touched: Vec<u64> = touched.into_iter().collect();
+        self.optimize_around(host, &touched);
+        result
     }
 
     /// Marks one probe, if it is not marked so already; false when it is not there.
@@ -58,6 +61,9 @@ impl Registry {
     /// Also those that an earlier try has left without a breakpoint.
     fn arm_again<H: Host>(&mut self, host: &mut H, touched: &BTreeSet<u64>) -> Result<(), Error> {
         let mut result = Ok(());
+        let over: Vec<u64> = touched.iter().filter_map(|&address| self.jump_over(address)).collect();
+        self.unoptimize(host, over.into_iter())?;
+        touched.iter().try_for_each(|&address| self.publish_again(host, address))?;
         let mut plant = Vec::new();
         for &address in touched {
             let Some(site) = self.sites.get_mut(&address).filter(|s| !s.armed && needs_breakpoint(s)) else { continue };

@@ -14,6 +14,7 @@ struct Bytes;
 
 impl Isa for Bytes {
     type Plan = ();
+    type Window = ();
 
     const BREAKPOINT: u8 = 0xCC;
     const MAX_LENGTH: usize = 1;

@@ -10,7 +10,7 @@ use model::{ADD, MOV, RET, entry, hits, machine, register, registry, value};
 use sync::primitive::{AtomicU64, Ordering::Relaxed};
 use testkit::model::{Control, Cpu, End, Machine, SLOTS, Trap};
 
-const ALL: [Stepping; 4] = Stepping::ALL;
+const ALL: [Stepping; 5] = Stepping::ALL;
 /// Flags that a program has: the interrupt flag among them.
 const PROGRAM_FLAGS: u64 = flags::IF | flags::ZF | 2;
 

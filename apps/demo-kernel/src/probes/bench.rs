@@ -99,11 +99,16 @@ const fn place(name: &'static str, target: Target, stepping: Stepping, always: b
         Stepping::Boosted => "breakpoint, boosted",
         Stepping::SecondBreakpoint => "breakpoint, second breakpoint",
         Stepping::SingleStep => "breakpoint, single step",
+        Stepping::Jump => "jump",
     };
     Place { name, placement, target, stepping, always }
 }
 
-const PLACES: [Place; 9] = [
+const PLACES: [Place; 13] = [
+    place("jump", LEA, Stepping::Jump, true),
+    place("jump", PUSH, Stepping::Jump, false),
+    place("jump", NOP, Stepping::Jump, false),
+    place("jump", CALL, Stepping::Jump, false),
     place("emulated", JMP, Stepping::Best, true),
     place("emulated", CALL, Stepping::Best, false),
     place("emulated", NOP, Stepping::Best, false),
@@ -213,7 +218,7 @@ fn probed(control: &Control<Demo>, kind: &Kind, function: Function) -> Result<u6
 }
 
 fn check_placement(control: &Control<Demo>, place: &Place) -> Result<(), String> {
-    match control.list().find(|listed| listed.placement.starts_with("breakpoint,")) {
+    match control.list().find(|listed| !listed.placement.ends_with("stub")) {
         Some(listed) if listed.placement != place.placement => Err(format!("placed as {}", listed.placement)),
         // Of a return probe alone the listing says something else.
         _ => Ok(()),

@@ -17,7 +17,7 @@ pub(crate) static COMMANDS: &[Command] = &[
     Command { name: "blacklist", usage: "", help: "functions that cannot be probed", run: blacklist },
     Command {
         name: "stepping",
-        usage: "best|boosted|breakpoint|trap-flag",
+        usage: "best|boosted|breakpoint|trap-flag|jump",
         help: "how new probes step",
         run: stepping,
     },
@@ -72,7 +72,8 @@ fn stepping(argument: &str) -> Result<(), String> {
         "boosted" => Stepping::Boosted,
         "breakpoint" => Stepping::SecondBreakpoint,
         "trap-flag" => Stepping::SingleStep,
-        _ => return Err(format!("`{argument}` is none of best, boosted, breakpoint, trap-flag")),
+        "jump" => Stepping::Jump,
+        _ => return Err(format!("`{argument}` is none of best, boosted, breakpoint, trap-flag, jump")),
     };
     with_control(|control| control.set_stepping(stepping))
 }

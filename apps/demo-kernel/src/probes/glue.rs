@@ -5,6 +5,7 @@ use crate::arch::{cpu, ipi, time};
 use crate::mm::{alias, exec};
 use crate::{ksyms, sched};
 use alloc::string::{String, ToString};
+use core::ops::Range;
 use host_bare::{Engine, Kernel, Symbol};
 
 /// This kernel.
@@ -68,6 +69,14 @@ unsafe impl Kernel for Demo {
 
     fn allocate_code(bytes: usize) -> Option<u64> {
         exec::try_alloc(bytes)
+    }
+
+    fn code_range() -> Range<u64> {
+        exec::PADS
+    }
+
+    fn allocate_code_at(page: u64) -> bool {
+        exec::alloc_at(page)
     }
 
     fn write_text(address: u64, bytes: &[u8]) -> bool {

@@ -38,7 +38,7 @@ const LONGEST_STAY: u64 = 2000;
 const CHANGE_ONE_IN: u64 = 16;
 /// How often in the kernel's life: a part of its sites.
 const CHANGES: u64 = 1 << 12;
-const STEPPINGS: [Stepping; 4] = Stepping::ALL;
+const STEPPINGS: [Stepping; 5] = Stepping::ALL;
 /// Kinds of batches.
 const KINDS: [Kind; 5] = [Kind::Counts, Kind::Returns, Kind::Handlers, Kind::Events, Kind::ReturnEvents];
 /// What the events record: from registers, the stack, and memory that may not be there.

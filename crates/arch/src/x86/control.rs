@@ -2,13 +2,17 @@
 
 use super::{Space, X86};
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
+use hit::SLOT_BYTES;
 use hit::{BOOSTED_COPY, MARKS, Marks, OP_WORDS, Site};
-use isa::x86::{self, Analysis, Op, Plan, Privilege, Repair, Verdict};
-use kprobes::{Image, Stepping};
+use isa::x86::{self, Analysis, Op, Plan, Privilege, Repair, Verdict, Window};
+use kprobes::{Detour, Detours, Image, Stepping};
 
 impl<S: Space> kprobes::Isa for X86<S> {
     type Plan = Analysis;
+    type Window = Window;
 
     const BREAKPOINT: u8 = x86::BREAKPOINT;
     const MAX_LENGTH: usize = x86::MAX_LEN;
@@ -32,7 +36,9 @@ impl<S: Space> kprobes::Isa for X86<S> {
             // or lose what the step has done to them.
             (Verdict::Emulate(op), _) if op.uses_flags() && is_emulated::<S>(op) => Site::EMULATE,
             (Verdict::Emulate(op), Stepping::SingleStep) if !op.uses_flags() => Site::SINGLE_STEP,
-            (Verdict::Emulate(op), Stepping::Best | Stepping::SecondBreakpoint) if is_emulated::<S>(op) => {
+            (Verdict::Emulate(op), Stepping::Best | Stepping::Jump | Stepping::SecondBreakpoint)
+                if is_emulated::<S>(op) =>
+            {
                 Site::EMULATE
             }
             (Verdict::Emulate(_), _) => Site::EMULATE | Site::WHEN_WATCHED,
@@ -76,6 +82,51 @@ impl<S: Space> kprobes::Isa for X86<S> {
 
     fn boundaries(code: &[u8], start: u64) -> Vec<u64> {
         x86::boundaries(code, start).starts().collect()
+    }
+
+    fn window(code: &[u8], start: u64, address: u64) -> Result<(Window, usize), String> {
+        let window = x86::window(code, start, address, S::PRIVILEGE).map_err(|why| why.to_string())?;
+        let length = window.len();
+        Ok((window, length))
+    }
+
+    fn target(window: &Window, range: Range<u64>) -> Option<u64> {
+        window.target(range)
+    }
+
+    fn jump(window: &Window, target: u64) -> Option<Vec<u8>> {
+        window.jump(target).map(Vec::from)
+    }
+
+    fn onward(at: u64, target: u64) -> Result<Vec<u8>, String> {
+        x86::jump(at, target).map(Vec::from).ok_or_else(|| OUT_OF_REACH.to_string())
+    }
+
+    fn detour(window: &Window, site: u32, at: u64, detours: Detours) -> Result<Detour, String> {
+        let copy = at + SLOT_BYTES;
+        let enter = x86::enter_detour(copy, gap::<S>(), site, detours.entry).ok_or(OUT_OF_REACH)?;
+        let start = SLOT_BYTES as usize - enter.len();
+        let body = window.body(copy).map_err(|why| why.to_string())?;
+        if body.marks.len() > MARKS {
+            return Err("what its copy stands for changes too often".to_string());
+        }
+        let mut code = vec![x86::BREAKPOINT; start];
+        code.extend(enter);
+        code.extend(&body.code);
+        let marks = marks(window.addr(), body.marks.iter().copied());
+        let inside = window.interior().filter_map(|at| Some((at, body.offset(at)?))).collect();
+        Ok(Detour { code, start, marks, inside })
+    }
+}
+
+const OUT_OF_REACH: &str = "its detour is out of a jump's reach";
+
+/// What a detour leaves free below the stack pointer: what code may have there (System V ABI, "red zone"; a kernel has
+/// none), and what an emulated instruction pushes.
+const fn gap<S: Space>() -> u8 {
+    match S::PRIVILEGE {
+        Privilege::User => 128,
+        Privilege::Kernel => 64,
     }
 }
 

@@ -72,10 +72,16 @@ pub use refusal::{Refusal, Site};
 #[cfg(feature = "decode")]
 pub use slot::{Plan, Repair};
 #[cfg(feature = "decode")]
-pub use window::{Body, JUMP_LEN, NoWindow, Window, window};
+pub use window::{Body, NoWindow, Window, enter_detour, jump, window};
 
 /// `int3`, the one-byte breakpoint (SDM volume 2, INT n/INTO/INT3/INT1).
 pub const BREAKPOINT: u8 = 0xCC;
+
+/// `jmp rel32` (SDM volume 2, JMP).
+pub const JUMP: u8 = 0xE9;
+
+/// Its bytes.
+pub const JUMP_LEN: usize = 5;
 
 /// The longest instruction (SDM volume 2, section 2.3.11: a longer one raises `#GP`).
 pub const MAX_LEN: usize = 15;

@@ -30,12 +30,14 @@ use core::fmt;
 use super::decode::{Analysis, Flow, analyse, flow};
 use super::function::instructions;
 use super::image::displacement;
-use super::{BREAKPOINT, Privilege, Refusal};
+use super::{BREAKPOINT, JUMP, JUMP_LEN, Privilege, Refusal};
 
-/// Bytes of `jmp rel32`.
-pub const JUMP_LEN: usize = 5;
-/// Its opcode (SDM volume 2, JMP).
-const JUMP: u8 = 0xE9;
+/// `call rel32`, `push imm32` (SDM volume 2, CALL and PUSH).
+const CALL: u8 = 0xE8;
+const PUSH_IMMEDIATE: u8 = 0x68;
+const NOP: u8 = 0x90;
+/// Bytes of what enters a detour.
+const ENTER_LEN: usize = 15;
 /// The most bytes of code that stand for a window: what fits into a slot of a host's.
 const CAPACITY: usize = 64;
 
@@ -100,7 +102,7 @@ impl core::error::Error for NoWindow {}
 /// // push rbp; mov rbp, rsp; push r15; ret
 /// let code = [0x55, 0x48, 0x89, 0xE5, 0x41, 0x57, 0xC3];
 /// let window = window(&code, 0x1_0000_0000, 0x1_0000_0000, Privilege::User)?;
-/// assert_eq!(window.len(), 6);
+/// assert_eq!((window.addr(), window.len()), (0x1_0000_0000, 6));
 /// assert_eq!(window.interior().collect::<Vec<_>>(), [0x1_0000_0001, 0x1_0000_0004]);
 ///
 /// // The jump has breakpoints at both, so the detour can be at few addresses.
@@ -136,6 +138,14 @@ pub struct Body {
 }
 
 impl Body {
+    /// From `within` behind the code so far, it stands for `original`.
+    fn mark(&mut self, within: usize, original: u64, pushed: u64) {
+        let mark = (self.code.len() + within, original, pushed);
+        // The end of one instruction is the beginning of the next.
+        self.marks.pop_if(|last| last.0 == mark.0);
+        self.marks.push(mark);
+    }
+
     /// Where in the code the copy of the instruction at `addr` begins.
     #[must_use]
     pub fn offset(&self, addr: u64) -> Option<usize> {
@@ -166,6 +176,12 @@ pub fn window(code: &[u8], start: u64, addr: u64, privilege: Privilege) -> Resul
 }
 
 impl Window {
+    /// Its address.
+    #[must_use]
+    pub const fn addr(&self) -> u64 {
+        self.addr
+    }
+
     /// Its length in bytes: at least [`JUMP_LEN`].
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
@@ -212,17 +228,17 @@ impl Window {
     pub fn body(&self, at: u64) -> Result<Body, NoWindow> {
         let mut body = Body { code: Vec::new(), marks: Vec::new(), starts: Vec::new() };
         for (index, instruction) in self.instructions.iter().enumerate() {
-            let offset = body.code.len();
-            let here = at.wrapping_add(offset as u64);
+            body.starts.push((body.code.len(), instruction.addr));
+            let mut here = at.wrapping_add(body.code.len() as u64);
+            if instruction.body(here)?.is_empty() {
+                // So that a place stands for each instruction, for whoever steps.
+                body.mark(0, instruction.addr, 0);
+                body.code.push(NOP);
+                here = here.wrapping_add(1);
+            }
             let is_last = index + 1 == self.instructions.len();
             let image = if is_last { instruction.image(here) } else { instruction.body(here) }?;
-            body.starts.push((offset, instruction.addr));
-            for (within, original, pushed) in image.marks() {
-                let mark = (offset + within, original, pushed);
-                // The end of one instruction is the beginning of the next; what nothing stands at means nothing.
-                body.marks.pop_if(|last| last.0 == mark.0);
-                body.marks.push(mark);
-            }
+            image.marks().for_each(|(within, original, pushed)| body.mark(within, original, pushed));
             body.code.extend_from_slice(image.as_slice());
         }
         body.marks.dedup_by(|later, earlier| (later.1, later.2) == (earlier.1, earlier.2));
@@ -232,13 +248,10 @@ impl Window {
     /// The jump to `target`, if it reaches and has a breakpoint at every boundary.
     #[must_use]
     pub fn jump(&self, target: u64) -> Option<[u8; JUMP_LEN]> {
-        let rel = displacement(self.addr.wrapping_add(JUMP_LEN as u64), target)?;
+        let jump = jump(self.addr, target)?;
         let (fixed, bytes) = self.pun();
-        if rel.cast_unsigned() & fixed != bytes {
-            return None;
-        }
-        let [a, b, c, d] = rel.to_le_bytes();
-        Some([JUMP, a, b, c, d])
+        let [_, a, b, c, d] = jump;
+        (u32::from_le_bytes([a, b, c, d]) & fixed == bytes).then_some(jump)
     }
 
     /// The lowest address in `range` to which [`jump`](Self::jump) leads.
@@ -277,4 +290,43 @@ impl Window {
         let bytes = self.interior().map(|addr| addr.wrapping_sub(self.addr) as u32 - 1);
         bytes.fold((0, 0), |(fixed, is), byte| (fixed | 0xFF << (8 * byte), is | u32::from(BREAKPOINT) << (8 * byte)))
     }
+}
+
+/// `jmp target` at `at`; `None` when it does not reach.
+///
+/// ```
+/// use isa::x86::jump;
+///
+/// assert_eq!(jump(0x1000, 0x1007), Some([0xE9, 2, 0, 0, 0]));
+/// assert_eq!(jump(0x1000, 0x1000 + (1 << 32)), None);
+/// ```
+#[must_use]
+pub fn jump(at: u64, target: u64) -> Option<[u8; JUMP_LEN]> {
+    relative(JUMP, at, target)
+}
+
+/// The end of a detour's first half, which runs up to `end`, where the copy of the displaced instructions begins: leaves
+/// `gap` bytes below the stack pointer alone, pushes `site`, and calls `entry`, whose return address so is `end`. `None`
+/// when the call does not reach.
+///
+/// ```
+/// use isa::x86::enter_detour;
+///
+/// let code = enter_detour(0x1040, 128, 7, 0x2040).expect("it reaches");
+/// // lea rsp, [rsp-128]; push 7; call 0x2040
+/// assert_eq!(code, [0x48, 0x8D, 0x64, 0x24, 0x80, 0x68, 7, 0, 0, 0, 0xE8, 0x00, 0x10, 0, 0]);
+/// ```
+#[must_use]
+pub fn enter_detour(end: u64, gap: u8, site: u32, entry: u64) -> Option<[u8; ENTER_LEN]> {
+    let mut code = [0x48, 0x8D, 0x64, 0x24, gap.wrapping_neg(), PUSH_IMMEDIATE, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let call = relative(CALL, end.wrapping_sub(JUMP_LEN as u64), entry)?;
+    code.iter_mut().skip(6).zip(site.to_le_bytes()).for_each(|(to, byte)| *to = byte);
+    code.iter_mut().skip(ENTER_LEN - JUMP_LEN).zip(call).for_each(|(to, byte)| *to = byte);
+    Some(code)
+}
+
+/// A jump or a call with a 32-bit displacement.
+fn relative(opcode: u8, at: u64, target: u64) -> Option<[u8; JUMP_LEN]> {
+    let [a, b, c, d] = displacement(at.wrapping_add(JUMP_LEN as u64), target)?.to_le_bytes();
+    Some([opcode, a, b, c, d])
 }

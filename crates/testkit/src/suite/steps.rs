@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Debug;
+use isa::x86::{JUMP, JUMP_LEN};
 
 /// Nothing, or what is not as it must be.
 pub(super) type Outcome = Result<(), String>;
@@ -129,9 +130,31 @@ pub(super) fn text_is_clean(world: &mut dyn World) -> Outcome {
     }
 }
 
+/// The first bytes of what stands in the program's text: a breakpoint, or a jump, which has several.
+pub(super) fn standing(world: &mut dyn World) -> Vec<(&'static str, u64)> {
+    let program = program();
+    let mut found: Vec<(&'static str, u64)> = Vec::new();
+    for (function, at) in differences(world) {
+        // The first byte of a jump need not differ: what is displaced may be another jump.
+        let instructions = program.find(function).map_or(&[][..], |function| &function.instructions);
+        let near =
+            instructions.iter().map(|i| i.offset).filter(|start| (*start..start + JUMP_LEN as u64).contains(&at));
+        let jump = near.into_iter().find(|&start| {
+            let mut byte = [0];
+            world.text(world.address(function) + start, &mut byte);
+            byte == [JUMP]
+        });
+        let place = (function, jump.unwrap_or(at));
+        if found.last() != Some(&place) {
+            found.push(place);
+        }
+    }
+    found
+}
+
 /// Something stands at the first byte of this instruction that is not the instruction.
 pub(super) fn expect_planted(world: &mut dyn World, function: &str, offset: u64) -> Outcome {
-    let planted = differences(world).iter().any(|&(f, at)| f == function && at == offset);
+    let planted = standing(world).contains(&(function, offset));
     expect(&format!("{function}+{offset:#x} is planted"), planted, true)
 }
 

@@ -65,15 +65,20 @@ fn instructions() -> Result<(), String> {
 }
 
 fn print(summary: &Summary, forms: usize, milliseconds: u64, ticks: u64) {
-    let Summary { cases, by_way: [emulated, boosted, second, single], faults, interruptible, .. } = summary;
+    let Summary { cases, by_way: [emulated, boosted, second, single, jump], faults, interruptible, .. } = summary;
     println!(
         "  {cases} cases: {forms} forms, {STATES} states each, in place and probed, in {milliseconds} ms, {ticks} timer interrupts"
     );
-    println!("  {emulated} emulated, {boosted} boosted, {second} by second breakpoint, {single} by trap flag");
+    println!(
+        "  {emulated} emulated, {boosted} boosted, {second} by second breakpoint, {single} by trap flag, {jump} by jump"
+    );
     println!("  {faults} have faulted, {interruptible} had interrupts on");
-    println!("  {:<12} forms, planted: emulated boosted second trap-flag", "class");
+    println!("  {:<12} forms, planted: emulated boosted second trap-flag jump", "class");
     for class in &summary.classes {
-        let [emulated, boosted, second, single] = class.planted;
-        println!("  {:<12} {:>5} {emulated:>18} {boosted:>7} {second:>6} {single:>9}", class.name, class.forms);
+        let [emulated, boosted, second, single, jump] = class.planted;
+        println!(
+            "  {:<12} {:>5} {emulated:>18} {boosted:>7} {second:>6} {single:>9} {jump:>4}",
+            class.name, class.forms
+        );
     }
 }

@@ -34,4 +34,4 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// All ways to step.
-const STEPPINGS: [Stepping; 4] = Stepping::ALL;
+const STEPPINGS: [Stepping; 5] = Stepping::ALL;

@@ -29,7 +29,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "a stepping program turns its flag off behind a probe", run: steps::turned_off },
 ];
 
-const STEPPINGS: [Stepping; 4] = Stepping::ALL;
+const STEPPINGS: [Stepping; 5] = Stepping::ALL;
 
 /// What notifiers have seen: the first few traps.
 struct Log {

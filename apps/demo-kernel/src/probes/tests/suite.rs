@@ -30,11 +30,12 @@ const FAULTS: [Fault; 4] = [Fault::DropsHits, Fault::WrongValues, Fault::WrongRe
 const SPOILS: [Spoil; 5] =
     [Spoil::StaleRegisters, Spoil::SharesData, Spoil::DeclinedIsMissed, Spoil::SwitchesNothing, Spoil::DropsMirrors];
 /// All ways to step, with their names.
-const STEPPINGS: [(&str, Stepping); 4] = [
+const STEPPINGS: [(&str, Stepping); 5] = [
     ("best", Stepping::Best),
     ("boosted", Stepping::Boosted),
     ("second-breakpoint", Stepping::SecondBreakpoint),
     ("trap-flag", Stepping::SingleStep),
+    ("jump", Stepping::Jump),
 ];
 
 /// Runs the cases whose `suite::STEPPING::NAME` contains `wanted`, for each way to step; how many passed and failed.

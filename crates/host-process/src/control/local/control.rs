@@ -253,7 +253,7 @@ impl Control {
             name: event.full_name(),
             address: event.handle.address,
             place: self.place(event.handle.address),
-            placement: event.handle.placement.to_string(),
+            placement: self.registry.placement(&event.handle).to_string(),
             counts: self.counted(event),
             disabled: event.disabled,
             gone: event.gone,

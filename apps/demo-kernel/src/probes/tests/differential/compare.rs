@@ -14,7 +14,7 @@ use core::fmt;
 use host_bare::{Listed, Stepping};
 
 /// The ways to be asked for.
-pub(super) const WAYS: [Stepping; 4] = Stepping::ALL;
+pub(super) const WAYS: [Stepping; 5] = Stepping::ALL;
 /// All states come from here.
 const SEED: u64 = 0x006B_7072_6F62_6573;
 /// Differences that are kept, to be shown.
@@ -40,6 +40,7 @@ pub(super) enum Way {
     Boosted,
     SecondBreakpoint,
     SingleStep,
+    Jump,
 }
 
 impl Way {
@@ -49,7 +50,7 @@ impl Way {
             Stepping::Best => false,
             Stepping::Boosted => self != Self::Boosted,
             Stepping::SecondBreakpoint => self != Self::Emulated,
-            Stepping::SingleStep => true,
+            Stepping::SingleStep | Stepping::Jump => true,
         }
     }
 
@@ -59,6 +60,7 @@ impl Way {
             "breakpoint, boosted" => Ok(Self::Boosted),
             "breakpoint, second breakpoint" => Ok(Self::SecondBreakpoint),
             "breakpoint, single step" => Ok(Self::SingleStep),
+            "jump" => Ok(Self::Jump),
             other => Err(format!("{other} is no placement of an instruction")),
         }
     }
@@ -71,7 +73,7 @@ pub(super) struct Class {
     /// How many there are.
     pub(super) forms: usize,
     /// How many were planted, by [`Way`].
-    pub(super) planted: [usize; 4],
+    pub(super) planted: [usize; 5],
 }
 
 /// What was compared.
@@ -80,7 +82,7 @@ pub(super) struct Summary {
     /// Comparisons of a probed run with the native one.
     pub(super) cases: u64,
     /// By [`Way`].
-    pub(super) by_way: [u64; 4],
+    pub(super) by_way: [u64; 5],
     /// Comparisons in which both have faulted.
     pub(super) faults: u64,
     /// Comparisons with interrupts on.
@@ -256,7 +258,7 @@ impl Chunk<'_> {
 impl Summary {
     fn class(&mut self, name: &'static str) -> &mut Class {
         let index = self.classes.iter().position(|class| class.name == name).unwrap_or_else(|| {
-            self.classes.push(Class { name, forms: 0, planted: [0; 4] });
+            self.classes.push(Class { name, forms: 0, planted: [0; 5] });
             self.classes.len() - 1
         });
         &mut self.classes[index]

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use host_bare::{Control, Counts, Stepping};
 
 /// Every way of stepping.
-pub(in crate::probes::tests) const STEPPINGS: [Stepping; 4] = Stepping::ALL;
+pub(in crate::probes::tests) const STEPPINGS: [Stepping; 5] = Stepping::ALL;
 
 type Verdict = Result<(), String>;
 

@@ -1,6 +1,6 @@
 //! Several probes, and probes that are switched.
 
-use super::super::super::steps::{Outcome, differences, expect, expect_planted, text_is_clean};
+use super::super::super::steps::{Outcome, differences, expect, expect_planted, standing, text_is_clean};
 use super::super::notes::What::{Entry, Mirror, Post, Pre, Return};
 use super::super::notes::{What, handler, take, word};
 use super::super::steps::{
@@ -75,7 +75,7 @@ pub(super) fn a_probe_that_is_registered_switched_off_does_nothing_until_it_is_s
     let other_off = || returning("suite_nested", 2).disabled();
     with(world, vec![off().into(), other_off().into(), entered("suite_tail", 3)], |world, probes| {
         expect_planted(world, "suite_tail", 0)?;
-        expect("places where something stands", differences(world).len(), 1)?;
+        expect("places where something stands", standing(world).len(), 1)?;
         call(world, "suite_nested", [1, 2], 5)?;
         expect_order(&[])?;
         expect_counts(world, probes, 0, hits(0, 0))?;

@@ -1,0 +1,252 @@
+//! Placing probes by jumps (Linux: optimized kprobes, `kernel/kprobes.c`, `arch/x86/kernel/kprobes/opt.c`).
+//!
+//! A probe is planted as a breakpoint first, always, and works as such. Then the breakpoint is *optimized*: replaced by a
+//! jump, where the instruction set says that there can be one ([`Isa::window`]), nobody else has a probe among the
+//! displaced instructions, and no probe of the site wants to be asked about faults. A failure is none: the breakpoint
+//! stays. Before a site is disarmed its jump becomes a breakpoint again (*unoptimized*), and so does one that is in the
+//! way of a new probe. When that one has gone the jump comes back.
+//!
+//! # The order of writes
+//!
+//! Each arrow is a [`Host::patch`], after which every processor sees what was written; all jumps of a batch take each
+//! step together.
+//!
+//! ```text
+//! optimize     breakpoint at the first byte → breakpoints at the boundaries inside → the other bytes → the jump's first
+//! unoptimize   breakpoint at the first byte → the other bytes as they were → the boundaries inside as they were
+//! ```
+//!
+//! So no processor ever executes a jump that is half written, nor the rest of an instruction. A thread that was
+//! interrupted at a boundary inside comes back to a breakpoint, as long as the jump stands: the table says where in the
+//! detour it goes on ([`hit::inside`]). That is for ever: detours are never freed, and a thread may be late.
+//!
+//! An address inside a jump is a boundary to one and may be a probe's to another, at different times. The table has one
+//! entry for it: of a jump while that stands, else of the probe's site.
+
+use crate::code::{patch, pristine};
+use crate::host::{Host, Isa, SiteData};
+use crate::site::SiteRecord;
+use crate::{Error, Registry, Stepping};
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use hit::MARKS;
+
+/// The jump of a site: prepared once, written and taken out as often as wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Jump {
+    bytes: Vec<u8>,
+    /// The displaced instructions.
+    code: Vec<u8>,
+    /// The boundaries inside the jump, and the table's entries for them.
+    inside: Vec<(u64, u64)>,
+    /// It stands in the text.
+    standing: bool,
+}
+
+/// What to write for a jump, in three steps.
+#[derive(Default)]
+struct Writes {
+    first: Vec<(u64, u8)>,
+    boundaries: Vec<(u64, u8)>,
+    rest: Vec<(u64, u8)>,
+}
+
+impl Writes {
+    /// Adds the bytes of one jump, or those that it has replaced.
+    fn add(&mut self, address: u64, bytes: &[u8], inside: &[(u64, u64)]) {
+        for (at, &byte) in (address..).zip(bytes) {
+            let to = match at {
+                _ if at == address => &mut self.first,
+                _ if inside.iter().any(|&(boundary, _)| boundary == at) => &mut self.boundaries,
+                _ => &mut self.rest,
+            };
+            to.push((at, byte));
+        }
+    }
+}
+
+impl SiteRecord {
+    /// Whether a jump of ours stands in the text.
+    pub(crate) fn is_jump(&self) -> bool {
+        self.jump.as_ref().is_some_and(|jump| jump.standing)
+    }
+
+    /// The bytes of the text that are not the target's own, and what is its own there.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = (u64, u8)> + '_ {
+        let jump = self.jump.as_ref().filter(|jump| jump.standing);
+        let length = jump.map_or(usize::from(self.armed), |jump| jump.bytes.len());
+        let code = jump.map_or(&self.data.original[..], |jump| &jump.code);
+        (self.data.address..).zip(code.iter().copied().take(length))
+    }
+
+    /// Whether a jump would be right here.
+    fn wants_jump(&self) -> bool {
+        let may = self.stepping == Stepping::Jump && self.armed && !self.is_jump();
+        may && self.probes.iter().filter(|p| !p.retired).all(|p| !p.asks)
+    }
+}
+
+impl Registry {
+    /// The address of the jump that stands over `address`, and does not begin there.
+    pub(crate) fn jump_over(&self, address: u64) -> Option<u64> {
+        let over = |site: &&SiteRecord| site.replaced().any(|(at, _)| at == address);
+        // Jumps do not overlap: it is the nearest one before, or none.
+        let before = self.sites.range(..address).rev().map(|(_, site)| site);
+        before.take(Self::REACH).find(over).map(|site| site.data.address)
+    }
+
+    /// More sites than can begin within the length of a jump.
+    const REACH: usize = 8;
+
+    /// Puts jumps where breakpoints stand, if they can be there.
+    pub(crate) fn optimize<H: Host>(&mut self, host: &mut H, addresses: impl Iterator<Item = u64>) {
+        let Some(_) = host.detours() else { return };
+        let mut writes = Writes::default();
+        let mut written = Vec::new();
+        for address in addresses {
+            if self.can_jump(host, address)
+                && let Some(site) = self.sites.get_mut(&address)
+                && let Some(jump) = site.jump.as_mut()
+            {
+                jump.standing = true;
+                writes.add(address, &jump.bytes, &jump.inside);
+                written.push(address);
+            }
+        }
+        let Writes { first, boundaries, rest } = writes;
+        let done = patch(host, &boundaries).and_then(|()| patch(host, &rest)).and_then(|()| patch(host, &first));
+        if done.is_err() {
+            // What cannot be written now may be writable again when it is taken out.
+            let _ = self.unoptimize(host, written.into_iter());
+        }
+    }
+
+    /// Whether a jump can be written at `address` now; prepares it.
+    fn can_jump<H: Host>(&mut self, host: &mut H, address: u64) -> bool {
+        let wants = |site: &SiteRecord| site.wants_jump();
+        if !self.sites.get(&address).is_some_and(wants) || self.jump_over(address).is_some() {
+            return false;
+        }
+        if self.sites.get(&address).is_some_and(|site| site.jump.is_none()) {
+            match self.prepare(host, address) {
+                Ok(jump) => self.sites.entry(address).and_modify(|site| site.jump = Some(jump)),
+                // It stays a breakpoint.
+                Err(_) => return false,
+            };
+        }
+        let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.clone()) else { return false };
+        let end = address + jump.code.len() as u64;
+        let alone = self.sites.range(address + 1..end).all(|(_, site)| !site.armed && !site.noted);
+        let same = alone && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
+        same && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok())
+    }
+
+    /// Makes the detour of a site.
+    fn prepare<H: Host>(&mut self, host: &mut H, address: u64) -> Result<Jump, Error> {
+        let refused = |why: String| Error::Refused { address, why };
+        let detours = host.detours().ok_or(Error::NoDetours { address })?;
+        let known = self.sites.get(&address).ok_or(Error::NotText { address })?.index;
+        let (window, code) = self.functions.with(host, address, |code, start| {
+            let (window, length) = H::Isa::window(code, start, address)?;
+            let from = (address - start) as usize;
+            let code = code.get(from..from + length).ok_or("it is not in the function")?;
+            Ok((window, code.to_vec()))
+        })?;
+        let slot = host.detour_slot(address)?;
+        let detour = H::Isa::detour(&window, known, slot, detours).map_err(refused)?;
+        let start = slot + detour.start as u64;
+        host.write_slot(slot, &detour.code)?;
+        let bytes = H::Isa::jump(&window, start);
+        // It cannot lead there: by a pad, which leads on.
+        let pad = match &bytes {
+            Some(_) => None,
+            None => Some(host.pad(address, &|range| H::Isa::target(&window, range))?),
+        };
+        if let Some(pad) = pad {
+            host.write_slot(pad, &H::Isa::onward(pad, start).map_err(refused)?)?;
+        }
+        let bytes =
+            bytes.or_else(|| H::Isa::jump(&window, pad?)).ok_or_else(|| refused("the pad does not fit".into()))?;
+        let index = self.publish_detour(host, address, slot, &detour.marks)?;
+        host.publish(slot, u64::from(known) | hit::INSTEAD)?;
+        for begin in [Some(start), pad].into_iter().flatten() {
+            host.publish(begin, u64::from(index) | hit::DETOUR)?;
+        }
+        let entry = |(at, offset): (u64, usize)| Some((at, hit::inside(index, offset)?));
+        let inside = detour.inside.into_iter().filter_map(entry).collect();
+        Ok(Jump { bytes, code, inside, standing: false })
+    }
+
+    /// Stores and publishes the detour's copy as a site of its own, so that faults in it are understood. Gives its index.
+    fn publish_detour<H: Host>(
+        &mut self,
+        host: &mut H,
+        address: u64,
+        slot: u64,
+        marks: &[u64; MARKS],
+    ) -> Result<u32, Error> {
+        let index = self.next_site;
+        let copy = slot + hit::SLOT_BYTES;
+        host.store_site(index, &SiteData { address, slot: copy, marks: *marks, ..SiteData::default() })?;
+        host.publish(copy, u64::from(index) | hit::SLOT)?;
+        self.next_site += 1;
+        Ok(index)
+    }
+
+    /// Makes breakpoints of jumps again.
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written.
+    pub(crate) fn unoptimize<H: Host>(
+        &mut self,
+        host: &mut H,
+        addresses: impl Iterator<Item = u64>,
+    ) -> Result<(), Error> {
+        let mut writes = Writes::default();
+        let mut taken = Vec::new();
+        for address in addresses {
+            let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.as_ref()) else { continue };
+            if !jump.standing {
+                continue;
+            }
+            taken.push(address);
+            let mut now = vec![0; jump.bytes.len()];
+            if host.read(address, &mut now).is_ok() {
+                let ours = |at: usize, byte| byte == H::Isa::BREAKPOINT || jump.bytes.get(at) == Some(&byte);
+                let first = |at| at == 0;
+                let bytes = now.iter().zip(&jump.code).enumerate().map(|(at, (&now, &code))| match ours(at, now) {
+                    true if first(at) => H::Isa::BREAKPOINT,
+                    true => code,
+                    // Somebody else's change of the text, or another object's.
+                    false => now,
+                });
+                writes.add(address, &bytes.collect::<Vec<_>>(), &jump.inside);
+            }
+        }
+        let Writes { first, boundaries, rest } = writes;
+        patch(host, &first).and_then(|()| patch(host, &rest)).and_then(|()| patch(host, &boundaries))?;
+        for address in taken {
+            self.sites.entry(address).and_modify(|site| site.jump.iter_mut().for_each(|jump| jump.standing = false));
+        }
+        Ok(())
+    }
+
+    /// The table's entry for `address` may be that of a jump which stood over it: it becomes that of its site again.
+    pub(crate) fn publish_again<H: Host>(&self, host: &mut H, address: u64) -> Result<(), Error> {
+        let inside = |site: &SiteRecord| site.jump.iter().any(|jump| jump.inside.iter().any(|&(at, _)| at == address));
+        let mut before = self.sites.range(..address).rev().take(Self::REACH).map(|(_, site)| site);
+        match self.sites.get(&address) {
+            Some(site) if before.any(inside) => host.publish(address, u64::from(site.index)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts jumps back that breakpoints at these addresses were in the way of.
+    pub(crate) fn optimize_around<H: Host>(&mut self, host: &mut H, addresses: &[u64]) {
+        let near = |&address: &u64| self.sites.range(..=address).rev().take(Self::REACH).map(|(&at, _)| at);
+        let near: Vec<u64> = addresses.iter().flat_map(near).collect();
+        self.optimize(host, near.into_iter());
+    }
+}
