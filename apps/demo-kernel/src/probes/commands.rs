@@ -1,6 +1,6 @@
 //! Commands of the shell.
 
-use super::{Demo, bench, fire, modules, stress, tests, with_control};
+use super::{Demo, bench, fire, modules, stress, tests, toggle, with_control};
 use crate::ksyms;
 use crate::println;
 use crate::shell::Command;
@@ -12,6 +12,7 @@ use host_bare::{Kernel, Stepping};
 pub(crate) static COMMANDS: &[Command] = &[
     bench::COMMAND,
     fire::COMMAND,
+    toggle::COMMAND,
     Command { name: "trace", usage: "", help: "prints and takes the records", run: trace },
     Command { name: "kprobes", usage: "", help: "what is planted, how, and what it has counted", run: list },
     Command { name: "blacklist", usage: "", help: "functions that cannot be probed", run: blacklist },

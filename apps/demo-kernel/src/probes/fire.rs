@@ -77,11 +77,15 @@ extern "C" fn returned(hit: &mut Hit<'_>, argument: &mut u64) {
 }
 
 fn run(argument: &str) -> Result<(), String> {
-    let cycles = match argument {
-        "" => CYCLES,
-        number => number.parse().map_err(|_| format!("`{number}` is no number of cycles"))?,
-    };
-    fire(cycles)
+    fire(cycles(argument, CYCLES)?)
+}
+
+/// How many cycles are asked for.
+pub(super) fn cycles(argument: &str, default: u64) -> Result<u64, String> {
+    match argument {
+        "" => Ok(default),
+        number => number.parse().map_err(|_| format!("`{number}` is no number of cycles")),
+    }
 }
 
 /// Does it so often.
@@ -134,10 +138,10 @@ fn sum(a: Counts, b: Counts) -> Counts {
     Counts { hits: a.hits + b.hits, missed: a.missed + b.missed, returned: a.returned + b.returned, ..a }
 }
 
-fn register<'a>(probe: impl Into<Spec<'a>>) -> Result<Registered, String> {
+pub(super) fn register<'a>(probe: impl Into<Spec<'a>>) -> Result<Registered, String> {
     with_control(|control| control.register(probe))?.map_err(|why| why.to_string())
 }
 
-fn unregister(probe: Registered) -> Result<Counts, String> {
+pub(super) fn unregister(probe: Registered) -> Result<Counts, String> {
     with_control(|control| control.unregister(probe))?.map_err(|(_, why)| why.to_string())
 }

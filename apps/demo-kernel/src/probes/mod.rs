@@ -9,6 +9,7 @@ pub(crate) mod modules;
 mod plain;
 mod stress;
 mod tests;
+mod toggle;
 
 use crate::sched;
 use alloc::string::{String, ToString};

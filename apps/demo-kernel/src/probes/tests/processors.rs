@@ -30,6 +30,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "probes_come_and_go_under_fire", run: fire::come_and_go },
     Test { name: "return_probes_come_and_go_under_fire", run: fire::returns_come_and_go },
     Test { name: "hits_and_misses_are_the_calls_under_fire", run: || crate::probes::fire::fire(300) },
+    Test { name: "jumps_come_and_go_under_fire", run: || crate::probes::toggle::toggle(300) },
     Test { name: "batches_of_fifty_come_and_go_under_fire", run: fire::batches },
     Test { name: "no_handler_runs_after_its_probe_was_removed", run: fire::removed_is_silent },
     Test { name: "removal_waits_for_a_handler_that_answers_calls", run: removal::waits_in_grace },
