@@ -227,14 +227,47 @@ enum Said {
     Redirected,
 }
 
-/// Runs the probes of a site that was hit. What few probes do is in functions of its own, so that the others keep what
-/// they need in registers.
+/// Runs the probes of a site that was hit. Most count, or have a pre-handler; a return probe is mostly the last one. That
+/// takes nothing to keep for others; with anything else the rest of the chain is for [`run_rest`].
 #[inline(always)]
 fn run<H: Host>(host: &H, site: &Site, index: u64, regs: &mut Regs<H>) -> Said {
+    let mut next = site.first.load(Ordering::Acquire);
+    for _ in 0..MAX_CHAIN {
+        let this = next;
+        let Some(probe) = host.probe(this.wrapping_sub(1)) else { break };
+        next = probe.next.load(Ordering::Acquire);
+        if !live(&probe.state) {
+            continue;
+        }
+        match probe.kind() {
+            Some(Kind::Entry) => count(host, probe, regs),
+            Some(Kind::Handler) if !probe.is_followed() => {
+                if handle(host, probe, regs) == Next::Redirected {
+                    // The others are not reached (Linux: `aggr_pre_handler`).
+                    return Said::Redirected;
+                }
+            }
+            Some(Kind::Return) if next == 0 => {
+                let mut met = Met::default();
+                met.meet(host, probe);
+                if !met.is_empty() {
+                    returns::enter(host, site, index, &mut met, regs);
+                }
+            }
+            _ => return run_rest(host, site, index, this, regs),
+        }
+    }
+    Said::Step
+}
+
+/// The probes of a chain from `first` on, of all kinds. What few probes do is in functions of its own, so that the others
+/// keep what they need in registers.
+#[inline(never)]
+fn run_rest<H: Host>(host: &H, site: &Site, index: u64, first: u32, regs: &mut Regs<H>) -> Said {
     let mut said = Said::Step;
     // Return probes that were met since the last handler.
     let mut met = Met::default();
-    for probe in chain(host, site) {
+    for probe in chain_from(host, first) {
         if !live(&probe.state) {
             continue;
         }
@@ -408,7 +441,12 @@ fn handle<H: Host>(host: &H, probe: &Probe, regs: &mut Regs<H>) -> Next {
 
 /// The probes at a site.
 pub(crate) fn chain<'h, H: Host>(host: &'h H, site: &Site) -> impl Iterator<Item = &'h Probe> + use<'h, H> {
-    let mut next = site.first.load(Ordering::Acquire);
+    chain_from(host, site.first.load(Ordering::Acquire))
+}
+
+/// The probes of a chain from this one on: an index + 1, or 0.
+fn chain_from<H: Host>(host: &H, first: u32) -> impl Iterator<Item = &Probe> + use<'_, H> {
+    let mut next = first;
     core::iter::from_fn(move || {
         let probe = host.probe(next.checked_sub(1)?)?;
         next = probe.next.load(Ordering::Acquire);

@@ -6,7 +6,8 @@
 //!
 //! # What is compared
 //!
-//! A row of ours stands beside Linux's of the same probe on the same function, whose breakpoints stay breakpoints. Where
+//! A row of ours stands beside Linux's of the same probe on the same function: jumps beside its optimized probes, all
+//! others beside those whose breakpoints stay breakpoints. Where
 //! Linux steps (it executes the instruction's copy and traps once more) ours has three rows: boosted, which is what it
 //! does unless told otherwise, and the two ways to step. Debian's Linux could boost too, but being preemptible it does
 //! not (`arch/x86/kernel/kprobes/core.c`, `setup_singlestep`). Where Linux emulates, our emulation stands beside it.
@@ -27,8 +28,6 @@ use figures::Figures;
 
 /// Several times what it takes.
 const TIMEOUT: Duration = Duration::from_secs(240);
-/// How Linux's figures call probes that stay breakpoints.
-const BREAKPOINT: &str = "int3";
 const SCRIPT: &str = "bench\nhalt\n";
 
 /// How the table is printed.
@@ -49,7 +48,7 @@ pub(crate) fn run(format: Format) -> Result<()> {
         Outcome::Measured(figures) => (Some(figures), None),
         Outcome::Skipped(why) => (None, Some(why)),
     };
-    let cost = |probe: &str, on: &str, others| linux.as_ref().and_then(|l| l.cost(probe, on, BREAKPOINT, others));
+    let cost = |probe: &str, on: &str, how: &str, others| linux.as_ref().and_then(|l| l.cost(probe, on, how, others));
     let lines = table::lines(&ours, &cost);
     let kernel = linux.as_ref().map(|l| l.kernel.as_str());
     match format {

@@ -48,9 +48,15 @@ fn goal(probe: &str, placed: &str) -> Option<f64> {
     }
 }
 
-/// A line for each row of ours. `linux` knows what a probe by breakpoint costs there: which one, on what, beside how
-/// many others.
-pub(super) fn lines(ours: &Figures, linux: &dyn Fn(&str, &str, u64) -> Option<f64>) -> Vec<Line> {
+/// What a probe costs in Linux: which one, on what, planted how, beside how many others.
+type Linux<'a> = &'a dyn Fn(&str, &str, &str, u64) -> Option<f64>;
+
+/// How Linux's figures call probes that stay breakpoints, and those that become jumps.
+const BREAKPOINT: &str = "int3";
+const JUMP: &str = "jump";
+
+/// A line for each row of ours.
+pub(super) fn lines(ours: &Figures, linux: Linux<'_>) -> Vec<Line> {
     let company = ours.company();
     let alone = ours.rows.iter().filter(|row| row.others == 0);
     alone
@@ -66,18 +72,20 @@ pub(super) fn lines(ours: &Figures, linux: &dyn Fn(&str, &str, u64) -> Option<f6
 }
 
 /// Linux's row for ours, and the goal, which needs no Linux.
-fn beside(row: &Row, linux: &dyn Fn(&str, &str, u64) -> Option<f64>, company: u64) -> Option<Beside> {
+fn beside(row: &Row, linux: Linux<'_>, company: u64) -> Option<Beside> {
     if row.placed == "jump" {
-        // Its optimized probes are not measured in the guest, where they are off.
-        let goal = goal(&row.probe, "optimized");
-        return goal.map(|_| Beside { placed: "optimized", costs: [None; 2], goal });
+        return column(row, linux, company, JUMP, "optimized");
     }
     let placed = linux_placement(&row.on);
     // Where Linux emulates, only our emulation is its like.
     if placed == "emulated" && row.placed != placed {
         return None;
     }
-    let cost = |others| linux(&row.probe, &row.on, others);
+    column(row, linux, company, BREAKPOINT, placed)
+}
+
+fn column(row: &Row, linux: Linux<'_>, company: u64, planted: &str, placed: &'static str) -> Option<Beside> {
+    let cost = |others| linux(&row.probe, &row.on, planted, others);
     let (costs, goal) = ([cost(0), cost(company)], goal(&row.probe, placed));
     (costs[0].is_some() || goal.is_some()).then_some(Beside { placed, costs, goal })
 }
@@ -135,7 +143,10 @@ fn notes(lines: &[Line], linux: Option<&str>) -> Vec<String> {
         "Goal: what Linux 6.1 was measured to take, which is to be undercut.".to_owned(),
     ];
     if let Some(kernel) = linux {
-        notes.insert(1, format!("Linux {kernel}: its probes by breakpoint, stepped or emulated."));
+        notes.insert(
+            1,
+            format!("Linux {kernel}: its probes by breakpoint, stepped or emulated, and optimized beside our jumps."),
+        );
         notes.insert(2, "A return probe counts here; Linux's has a handler that counts.".to_owned());
         notes.push(summary(lines));
     }
@@ -190,8 +201,10 @@ mod tests {
     }
 
     /// Linux's cost of the one row that it has.
-    fn linux(alone: f64) -> impl Fn(&str, &str, u64) -> Option<f64> {
-        move |probe, on, others| ((probe, on) == ("pre", "lea")).then_some(alone + others as f64 / 10.0)
+    fn linux(alone: f64) -> impl Fn(&str, &str, &str, u64) -> Option<f64> {
+        move |probe, on, planted, others| {
+            ((probe, on, planted) == ("pre", "lea", "int3")).then_some(alone + others as f64 / 10.0)
+        }
     }
 
     #[test]
@@ -204,13 +217,13 @@ mod tests {
 
     #[test]
     fn what_linux_emulates_is_compared_with_emulation_only() {
-        let markdown = markdown(&lines(&ours(), &|_, _, _| Some(284.0)), Some("6.1"));
+        let markdown = markdown(&lines(&ours(), &|_, _, _, _| Some(284.0)), Some("6.1"));
         assert!(markdown.contains("| pre | jmp | boosted | 285.0 | 286.0 |  |  |  |  |  |  |\n"), "{markdown}");
     }
 
     #[test]
     fn without_linux_the_goal_remains() {
-        let markdown = markdown(&lines(&ours(), &|_, _, _| None), None);
+        let markdown = markdown(&lines(&ours(), &|_, _, _, _| None), None);
         assert!(markdown.contains("| pre | lea | boosted | 285.0 | 286.0 |  |  |  |  |  | 535 |\n"), "{markdown}");
     }
 
