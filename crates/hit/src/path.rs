@@ -50,7 +50,7 @@ pub(crate) type Regs<H> = <<H as Host>::Isa as Isa>::Regs;
 /// #     type Isa = Machine;
 /// #     fn find(&self, address: u64) -> Option<u64> { (address == 0x1000).then_some(0) }
 /// #     fn site(&self, _: u64) -> Option<&Site> { Some(&self.site) }
-/// #     fn probe(&self, _: u32) -> Option<&Probe> { Some(&self.probe) }
+/// #     fn probe(&self, index: u32) -> Option<&Probe> { (index == 0).then_some(&self.probe) }
 /// #     fn counters(&self, _: u32) -> Option<&Counters> { Some(&self.counters) }
 /// #     fn is_breakpoint(&self, address: u64) -> bool { address == 0x1000 || address == 0x2000 }
 /// #     fn thread(&self) -> u64 { 1 }
