@@ -162,6 +162,10 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         Some(Detours { entry: detour::entry::<K> as *const () as u64 })
     }
 
+    fn may_displace(&mut self, mut range: Range<u64>) -> bool {
+        range.all(|address| K::is_text(address) && !K::is_noprobe(address))
+    }
+
     fn detour_slot(&mut self, _: u64) -> Result<u64, Error> {
         self.slots(2)
     }

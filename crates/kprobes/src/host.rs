@@ -340,6 +340,12 @@ pub trait Host {
     fn detours(&self) -> Option<Detours> {
         None
     }
+    /// Whether a jump may displace the instructions in `range`: nobody else changes that text while it runs, and no part of
+    /// it must not be probed.
+    fn may_displace(&mut self, range: Range<u64>) -> bool {
+        let _ = range;
+        true
+    }
     /// Two slots that follow each other, within the reach of `address`.
     ///
     /// # Errors

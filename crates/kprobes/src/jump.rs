@@ -153,6 +153,9 @@ impl Registry {
             let code = code.get(from..from + length).ok_or("it is not in the function")?;
             Ok((window, code.to_vec()))
         })?;
+        if !host.may_displace(address..address + code.len() as u64) {
+            return Err(Error::Ours { address });
+        }
         let slot = host.detour_slot(address)?;
         let detour = H::Isa::detour(&window, known, slot, detours).map_err(refused)?;
         let start = slot + detour.start as u64;

@@ -69,6 +69,7 @@ use hit::ORIGINAL_BYTES;
 /// let handles = registry.register(&mut target, &[request]).map_err(|(_, why)| why)?;
 /// assert_eq!(target.text, [0, 0xCC, 0, 0]);
 /// assert!(registry.armed().eq([1]));
+/// assert_eq!(registry.placement(&handles[0]), handles[0].placement);
 /// assert_eq!(registry.used(), (1, 1));
 ///
 /// registry.enable(&mut target, &handles, false)?;
