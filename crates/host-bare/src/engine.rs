@@ -15,7 +15,8 @@ use isa::x86::BREAKPOINT;
 /// How much room there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Instructions that can ever be probed; one counts again each time it gets its first probe with another way to step.
+    /// Instructions that can ever be probed. One counts twice if it is placed by a jump, and again each time it gets its
+    /// first probe with another way to step.
     pub sites: usize,
     /// Probes at once.
     pub probes: usize,

@@ -41,7 +41,7 @@ impl<K: Kernel> Target<K> {
             engine,
             slots: 0..0,
             programs_used: 0,
-            stepping: Stepping::Best,
+            stepping: Stepping::default(),
             planted: BTreeMap::new(),
             ours: vec![stubs],
             pads: Pads::default(),

@@ -11,7 +11,6 @@ use sync::primitive::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stepping {
     /// Emulated if it can be, else boosted: one trap.
-    #[default]
     Best,
     /// In a copy that jumps back.
     Boosted,
@@ -21,6 +20,7 @@ pub enum Stepping {
     SingleStep,
     /// Without a trap, where that is possible: a jump leads to a detour, which runs the probes and a copy. Elsewhere as
     /// [`Best`](Self::Best).
+    #[default]
     Jump,
 }
 
@@ -71,6 +71,8 @@ pub trait Isa {
     const BREAKPOINT: u8;
     /// The longest instruction, in bytes.
     const MAX_LENGTH: usize;
+    /// Bytes of a jump to a detour.
+    const JUMP_LENGTH: usize = 0;
 
     /// Looks at the instruction at `address`.
     ///

@@ -27,6 +27,7 @@ use crate::code::{patch, pristine};
 use crate::host::{Host, Isa, SiteData};
 use crate::site::SiteRecord;
 use crate::{Error, Registry, Stepping};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -82,7 +83,7 @@ impl SiteRecord {
 
     /// Whether a jump would be right here.
     fn wants_jump(&self) -> bool {
-        let may = self.stepping == Stepping::Jump && self.armed && !self.is_jump();
+        let may = self.stepping == Stepping::Jump && self.armed && !self.no_jump && !self.is_jump();
         may && self.probes.iter().filter(|p| !p.retired).all(|p| !p.asks)
     }
 }
@@ -128,18 +129,29 @@ impl Registry {
         if !self.sites.get(&address).is_some_and(wants) || self.jump_over(address).is_some() {
             return false;
         }
+        // Before anything is prepared: where many instructions are probed, few have a jump's length to themselves.
+        if !self.is_alone(address, H::Isa::JUMP_LENGTH) {
+            return false;
+        }
         if self.sites.get(&address).is_some_and(|site| site.jump.is_none()) {
             match self.prepare(host, address) {
                 Ok(jump) => self.sites.entry(address).and_modify(|site| site.jump = Some(jump)),
-                // It stays a breakpoint.
-                Err(_) => return false,
+                // It stays a breakpoint: what is against a jump now will be so later.
+                Err(_) => {
+                    self.sites.entry(address).and_modify(|site| site.no_jump = true);
+                    return false;
+                }
             };
         }
         let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.clone()) else { return false };
-        let end = address + jump.code.len() as u64;
-        let alone = self.sites.range(address + 1..end).all(|(_, site)| !site.armed && !site.noted);
-        let same = alone && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
+        let same = self.is_alone(address, jump.code.len())
+            && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
         same && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok())
+    }
+
+    /// Whether nobody has a breakpoint or a jump behind the first of these bytes.
+    fn is_alone(&self, address: u64, length: usize) -> bool {
+        self.sites.range(address + 1..address + length.max(1) as u64).all(|(_, site)| !site.armed && !site.noted)
     }
 
     /// Makes the detour of a site.
@@ -249,7 +261,7 @@ impl Registry {
     /// Puts jumps back that breakpoints at these addresses were in the way of.
     pub(crate) fn optimize_around<H: Host>(&mut self, host: &mut H, addresses: &[u64]) {
         let near = |&address: &u64| self.sites.range(..=address).rev().take(Self::REACH).map(|(&at, _)| at);
-        let near: Vec<u64> = addresses.iter().flat_map(near).collect();
+        let near: BTreeSet<u64> = addresses.iter().flat_map(near).collect();
         self.optimize(host, near.into_iter());
     }
 }

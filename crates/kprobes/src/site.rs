@@ -55,13 +55,15 @@ pub(crate) struct SiteRecord {
     pub(crate) noted: bool,
     /// The jump, once it was prepared.
     pub(crate) jump: Option<Jump>,
+    /// There can be none here.
+    pub(crate) no_jump: bool,
 }
 
 impl SiteRecord {
     pub(crate) fn new(index: u32, data: SiteData) -> Self {
         let stepping = Stepping::Best;
         let (probes, bits) = (Vec::new(), Bits::default());
-        Self { index, data, stepping, probes, bits, armed: false, noted: false, jump: None }
+        Self { index, data, stepping, probes, bits, armed: false, noted: false, jump: None, no_jump: false }
     }
 
     pub(crate) fn placement(&self) -> Placement {

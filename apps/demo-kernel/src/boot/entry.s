@@ -14,7 +14,7 @@
 .set LARGE, 0x80
 .set NX_HIGH, 0x80000000
 .set LOW_BYTES, 0x800000        // of the direct map, in small pages: the image lies there
-.set EXEC_BYTES, 0x400000       // behind them: mm::exec
+.set EXEC_BYTES, 0x800000       // behind them: mm::exec
 
 .section .note.pvh, "a", @note
 .balign 4

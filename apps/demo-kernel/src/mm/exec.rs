@@ -1,4 +1,4 @@
-//! Executable memory, within reach of the kernel's text: 4 MiB behind the image.
+//! Executable memory, within reach of the kernel's text: 8 MiB behind the image.
 //!
 //! The frames are those from 8 MiB on, reserved since boot and never writable in the direct map. A page is mapped,
 //! r-x, when it is handed out, and is full of `int3` then. [`super::alias::write`] is the only way to write it.
@@ -13,7 +13,7 @@ use super::{IMAGE_LIMIT, KERNEL_BASE, PAGE, alias, paging};
 use crate::lock::IrqLock;
 
 /// Bytes of the window; `entry.s` knows it too.
-pub(super) const BYTES: u64 = 4 << 20;
+pub(super) const BYTES: u64 = 8 << 20;
 const START: u64 = KERNEL_BASE + IMAGE_LIMIT;
 
 /// Where [`alloc_at`] gives pages: 1 GiB below the kernel, where nothing else is.

@@ -7,7 +7,7 @@
 //! | `0xffff_a000_0000_0000` | demand-zero memory ([`lazy`]) |
 //! | `0xffff_ffff_4000_0000` | 1 GiB for pages of code at given addresses ([`exec::PADS`]) |
 //! | `0xffff_ffff_8000_0000` | the image, which begins at 1 MiB and ends below 8 MiB |
-//! | `0xffff_ffff_8080_0000` | 4 MiB of executable memory ([`exec`]), backed by the frames from 8 MiB on |
+//! | `0xffff_ffff_8080_0000` | 8 MiB of executable memory ([`exec`]), backed by the frames from 8 MiB on |
 //! | `0xffff_ffff_8100_0000` | devices; the alias through which text is written ([`alias`]) |
 //! | `0xffff_ffff_a000_0000` | 64 MiB for modules ([`modules`]) |
 //!

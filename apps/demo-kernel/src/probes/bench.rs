@@ -150,7 +150,7 @@ fn run(_: &str) -> Result<(), String> {
             return Err("there are probes: remove them first, they would be company".to_string());
         }
         let result = measure(control);
-        control.set_stepping(Stepping::Best);
+        control.set_stepping(Stepping::default());
         let removed = control.remove_all().map_err(|error| error.to_string());
         control.records();
         result.and(removed)

@@ -40,7 +40,7 @@ unsafe impl Sync for Shared {}
 ///
 /// See [`Engine::start`].
 pub(crate) fn init() -> Result<(), Error> {
-    let control = Engine::start(&ENGINE, &Limits { sites: 1 << 15, probes: 1 << 14, ..Limits::default() })?;
+    let control = Engine::start(&ENGINE, &Limits { sites: 1 << 16, probes: 1 << 14, ..Limits::default() })?;
     while CONTROL.taken.swap(true, Ordering::Acquire) {
         sched::yield_now();
     }

@@ -165,7 +165,7 @@ pub(super) fn run(argument: &str) -> Result<(), String> {
     let result = stress(seconds);
     // Whatever went wrong, no probe of ours stays.
     let removed = with_control(|control| {
-        control.set_stepping(Stepping::Best);
+        control.set_stepping(Stepping::default());
         control.remove_all().map(|()| drop(control.records()))
     })?;
     result?;

@@ -16,6 +16,7 @@ impl<S: Space> kprobes::Isa for X86<S> {
 
     const BREAKPOINT: u8 = x86::BREAKPOINT;
     const MAX_LENGTH: usize = x86::MAX_LEN;
+    const JUMP_LENGTH: usize = x86::JUMP_LEN;
 
     fn plan(bytes: &[u8], address: u64) -> Result<Analysis, String> {
         x86::analyse(bytes, address, S::PRIVILEGE).map_err(|r| r.to_string())

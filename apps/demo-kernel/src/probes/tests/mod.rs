@@ -105,7 +105,7 @@ fn clean_up() {
     let _ = with_control(|control| {
         let _ = control.remove_all();
         control.records();
-        control.set_stepping(host_bare::Stepping::Best);
+        control.set_stepping(host_bare::Stepping::default());
     });
 }
 
@@ -141,6 +141,6 @@ pub(super) fn counts(name: &str) -> Result<host_bare::Counts, String> {
 pub(super) fn stepping<R>(stepping: host_bare::Stepping, f: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
     with_control(|control| control.set_stepping(stepping))?;
     let result = f();
-    with_control(|control| control.set_stepping(host_bare::Stepping::Best))?;
+    with_control(|control| control.set_stepping(host_bare::Stepping::default()))?;
     result
 }

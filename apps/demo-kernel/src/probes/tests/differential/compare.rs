@@ -225,7 +225,7 @@ impl Chunk<'_> {
                     addresses.iter().filter_map(attach).collect()
                 }
             };
-            control.set_stepping(Stepping::Best);
+            control.set_stepping(Stepping::default());
             for (address, why) in refused {
                 let cell = (0..self.forms.len()).find(|&cell| bench::address(cell) == address);
                 refusals.push(format!("{:?}: {why}", cell.map(|cell| self.forms[cell])));
