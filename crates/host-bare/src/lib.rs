@@ -36,11 +36,15 @@
 //!
 //! # Text
 //!
-//! Only single bytes of text ever change while processors execute it: the first byte of an instruction becomes a
-//! breakpoint, and later itself again. Such a write is atomic to any fetch, so no processor ever sees half of it; one
-//! that has fetched the old byte runs the old instruction, one that has fetched a breakpoint traps, finds the site (the
-//! table's entries are never removed), and if the breakpoint is gone by then runs the instruction again. After the
-//! writes [`Kernel::sync_processors`] makes every processor forget what it has fetched.
+//! Text changes by single bytes while processors execute it: the first byte of an instruction becomes a breakpoint, and
+//! later itself again. Such a write is atomic to any fetch, so no processor ever sees half of it; one that has fetched the
+//! old byte runs the old instruction, one that has fetched a breakpoint traps, finds the site (the table's entries are
+//! never removed), and if the breakpoint is gone by then runs the instruction again. After the writes
+//! [`Kernel::sync_processors`] makes every processor forget what it has fetched.
+//!
+//! A jump to a detour is written behind such a breakpoint, in steps with that in between, and nobody ever executes a part
+//! of one: `kprobes`, module `jump`. A window of several instructions needs a detour at one of few addresses; a kernel that
+//! can map code there says so ([`Kernel::code_range`]), otherwise such probes stay breakpoints.
 //!
 //! Lock order: the kernel's lock around [`Control`], then whatever [`Kernel::write_text`] and
 //! [`Kernel::sync_processors`] take. Neither is called from a trap.

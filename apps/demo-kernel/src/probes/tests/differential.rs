@@ -35,7 +35,7 @@ use alloc::string::String;
 use compare::{HONEST, Summary};
 
 pub(super) const TESTS: &[Test] = &[
-    Test { name: "instructions_end_alike_in_place_and_probed_four_ways", run: instructions },
+    Test { name: "instructions_end_alike_in_place_and_probed_five_ways", run: instructions },
     Test { name: "control_every_field_is_compared", run: controls::every_field },
     Test { name: "control_another_instruction_differs", run: controls::another_instruction },
     Test { name: "control_a_wrong_slot_differs", run: controls::wrong_slot },
