@@ -94,6 +94,29 @@ impl fmt::Display for NoWindow {
 
 impl core::error::Error for NoWindow {}
 
+impl NoWindow {
+    /// The rule, in one word.
+    ///
+    /// ```
+    /// use isa::x86::{Privilege, window};
+    ///
+    /// let none = window(&[0x90, 0xC3], 0x1000, 0x1000, Privilege::User).expect_err("two bytes");
+    /// assert_eq!(none.rule(), "short");
+    /// assert_eq!(none.to_string(), "only 2 bytes of the function are left, a jump has 5");
+    /// ```
+    #[must_use]
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::Short { .. } => "short",
+            Self::Refused(refusal) => refusal.rule(),
+            Self::Lost { .. } => "lost",
+            Self::Target { .. } => "target",
+            Self::Call { .. } => "call",
+            Self::Large => "large",
+        }
+    }
+}
+
 /// The instructions that a jump displaces.
 ///
 /// ```

@@ -5,12 +5,13 @@
 //! Padding between functions and data in text are not in them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::{env, fs};
 
 use anyhow::{Context, Result};
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
-use isa::x86::{Privilege, Repair, Verdict, analyse, boundaries, exits};
-use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+use isa::x86::{Privilege, Repair, Verdict, analyse, boundaries, exits, window};
+use object::{Object, ObjectKind, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 
 /// Addresses and sizes of functions.
 type Functions = BTreeMap<u64, u64>;
@@ -28,7 +29,39 @@ struct Count {
     repaired: u64,
     leaving: u64,
     refused: BTreeMap<&'static str, u64>,
+    entries: Jumps,
+    anywhere: Jumps,
 }
+
+/// Where a jump can be, and why it cannot elsewhere.
+#[derive(Default)]
+struct Jumps {
+    can: u64,
+    cannot: BTreeMap<&'static str, u64>,
+}
+
+impl Jumps {
+    /// A jump at `addr`, alone there, whose detour may be anywhere in a process that has nothing else mapped.
+    fn add(&mut self, code: &[u8], start: u64, addr: u64) {
+        const ADDRESSES: Range<u64> = 0x1_0000..1 << 47;
+        let found = window(code, start, addr, Privilege::User);
+        match found.map_err(|none| none.rule()).and_then(|w| w.target(ADDRESSES).ok_or("out-of-reach")) {
+            Ok(_) => self.can += 1,
+            Err(rule) => *self.cannot.entry(rule).or_default() += 1,
+        }
+    }
+
+    fn print(&self, what: &str) {
+        let all = self.can + self.cannot.values().sum::<u64>();
+        let percent = |n: u64| n as f64 * 100.0 / all.max(1) as f64;
+        print!("    by jump: {:.2}% of {all} {what};", percent(self.can));
+        self.cannot.iter().for_each(|(rule, n)| print!(" {rule} {:.2}%", percent(*n)));
+        println!();
+    }
+}
+
+/// Where an object that can be anywhere is put, as a library would be.
+const BIAS: u64 = 0x7F00_0000_0000;
 
 fn main() -> Result<()> {
     println!(
@@ -56,7 +89,8 @@ fn file(bytes: &[u8]) -> Result<Count> {
         for (addr, size) in functions.range(start..start + section.size()) {
             let from = (addr - start) as usize;
             let Some(code) = data.get(from..from + *size as usize) else { continue };
-            function(&mut count, code, *addr);
+            let moved = if object.kind() == ObjectKind::Dynamic { BIAS } else { 0 };
+            function(&mut count, code, addr + moved);
         }
     }
     Ok(count)
@@ -90,7 +124,9 @@ fn function(count: &mut Count, code: &[u8], start: u64) {
     count.lost += u64::from(sweep.lost().is_some());
     count.enumerable += u64::from(ways.enumerable());
     count.tables += ways.tables.len() as u64;
+    count.entries.add(code, start, start);
     for addr in sweep.starts() {
+        count.anywhere.add(code, start, addr);
         let bytes = code.get((addr - start) as usize..).unwrap_or_default();
         count.instructions += 1;
         match analyse(bytes, addr, Privilege::User).map(|analysis| analysis.verdict) {
@@ -131,4 +167,6 @@ fn print(name: &str, count: &Count) {
         count.tables,
         count.lost
     );
+    count.entries.print("function entries");
+    count.anywhere.print("instructions");
 }
