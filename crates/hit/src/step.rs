@@ -74,10 +74,11 @@ pub(crate) const fn is_instead(entry: u64) -> bool {
     entry & INSTEAD != 0
 }
 
-/// Where a thread goes on that stands at an instruction boundary inside a jump.
+/// Where a thread goes on that stands at an instruction boundary inside a jump, if that stands still.
 pub(crate) fn within_jump(site: &Site, entry: u64) -> Option<u64> {
     let offset = entry >> OFFSET & 0xFF;
-    (entry & INSIDE != 0).then(|| site.slot.load(Ordering::Relaxed).wrapping_add(offset))
+    let stands = entry & INSIDE != 0 && live(&site.state);
+    stands.then(|| site.slot.load(Ordering::Relaxed).wrapping_add(offset))
 }
 
 /// The index of the site that an entry of the table speaks of.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use arch::x86::X86;
 use core::ops::Range;
 use hit::{Probe, SLOT_BYTES, Site};
-use isa::x86::BREAKPOINT;
+use isa::x86::{BREAKPOINT, JUMP_LEN};
 use kprobes::{Detours, Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 use sync::Table;
 use sync::primitive::{Ordering, fence};
@@ -166,7 +166,12 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         range.all(|address| K::is_text(address) && !K::is_noprobe(address))
     }
 
-    fn detour_slot(&mut self, _: u64) -> Result<u64, Error> {
+    fn detour_slot(&mut self, _: u64, site: u32) -> Result<u64, Error> {
+        // The last quarter is for probes: they work without a jump.
+        let limit = self.engine.tables.sites.len() / 4 * 3;
+        if site as usize >= limit {
+            return Err(Error::Full { what: "sites with jumps", limit });
+        }
         self.slots(2)
     }
 
@@ -227,6 +232,17 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         if !armed {
             // Also where somebody else has written over our breakpoint: what was there before is no one's concern now.
             self.planted.remove(&address);
+        }
+        Ok(())
+    }
+
+    fn set_jump(&mut self, site: u32, stands: bool) -> Result<(), Error> {
+        let site = self.site(site)?;
+        site.state.store(if stands { Site::ARMED } else { 0 }, Ordering::Release);
+        let address = site.address.load(Ordering::Relaxed);
+        if !stands {
+            // As in `set_armed`: what somebody else has written over it is his.
+            self.planted.retain(|at, _| !(address + 1..address + JUMP_LEN as u64).contains(at));
         }
         Ok(())
     }

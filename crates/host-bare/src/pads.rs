@@ -42,7 +42,7 @@ impl Pads {
                     self.used.insert(at);
                     return Some(at);
                 }
-                None => (at | (PAGE - 1)) + 1,
+                None => (at | (PAGE - 1)).checked_add(1)?,
             };
         }
         None

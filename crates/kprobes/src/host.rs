@@ -348,12 +348,13 @@ pub trait Host {
         let _ = range;
         true
     }
-    /// Two slots that follow each other, within the reach of `address`.
+    /// Two slots that follow each other, within the reach of `address`, for a detour whose own site has this index.
     ///
     /// # Errors
     ///
-    /// When there is no room near it, or there are no detours.
-    fn detour_slot(&mut self, address: u64) -> Result<u64, Error> {
+    /// When there is no room near it, or what room there is should be left for probes, or there are no detours.
+    fn detour_slot(&mut self, address: u64, site: u32) -> Result<u64, Error> {
+        let _ = site;
         Err(Error::NoDetours { address })
     }
     /// Executable memory for one jump, at an address that `fits` gives: it is asked for the lowest one in a range.
@@ -429,6 +430,15 @@ pub trait Host {
     ///
     /// When the target cannot be written.
     fn set_armed(&mut self, site: u32, armed: bool) -> Result<(), Error>;
+    /// Notes whether a jump stands in the text, at its detour's own site.
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written, or there are no detours.
+    fn set_jump(&mut self, site: u32, stands: bool) -> Result<(), Error> {
+        let _ = (site, stands);
+        Err(Error::NoDetours { address: 0 })
+    }
 
     /// Writes single bytes into the target's text and makes every processor see them.
     ///

@@ -2,7 +2,7 @@
 //!
 //! A probe is planted as a breakpoint first, always, and works as such. Then the breakpoint is *optimized*: replaced by a
 //! jump, where the instruction set says that there can be one ([`Isa::window`]), nobody else has a probe among the
-//! displaced instructions, and no probe of the site wants to be asked about faults. A failure is none: the breakpoint
+//! displaced instructions, and no probe of the site has a post- or fault handler. A failure is none: the breakpoint
 //! stays. Before a site is disarmed its jump becomes a breakpoint again (*unoptimized*), and so does one that is in the
 //! way of a new probe. When that one has gone the jump comes back.
 //!
@@ -18,7 +18,8 @@
 //!
 //! So no processor ever executes a jump that is half written, nor the rest of an instruction. A thread that was
 //! interrupted at a boundary inside comes back to a breakpoint, as long as the jump stands: the table says where in the
-//! detour it goes on ([`hit::inside`]). That is for ever: detours are never freed, and a thread may be late.
+//! detour it goes on ([`hit::inside`]). If it has fetched that breakpoint and the jump has gone since, it runs again what
+//! stands there now. Detours are never freed: a thread may be late in one for as long as it likes.
 //!
 //! An address inside a jump is a boundary to one and may be a probe's to another, at different times. The table has one
 //! entry for it: of a jump while that stands, else of the probe's site.
@@ -37,6 +38,8 @@ use hit::MARKS;
 #[derive(Clone, Debug)]
 pub(crate) struct Jump {
     bytes: Vec<u8>,
+    /// The detour's own site.
+    site: u32,
     /// The displaced instructions.
     code: Vec<u8>,
     /// The boundaries inside the jump, and the table's entries for them.
@@ -71,6 +74,11 @@ impl SiteRecord {
     /// Whether a jump of ours stands in the text.
     pub(crate) fn is_jump(&self) -> bool {
         self.jump.as_ref().is_some_and(|jump| jump.standing)
+    }
+
+    /// The detour's own site, while the jump stands.
+    pub(crate) fn standing_jump(&self) -> Option<u32> {
+        self.jump.as_ref().filter(|jump| jump.standing).map(|jump| jump.site)
     }
 
     /// The bytes of the text that are not the target's own, and what is its own there.
@@ -146,7 +154,9 @@ impl Registry {
         let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.clone()) else { return false };
         let same = self.is_alone(address, jump.code.len())
             && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
-        same && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok())
+        // First that it stands: a breakpoint inside is the jump's from the first moment.
+        let told = same && host.set_jump(jump.site, true).is_ok();
+        told && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok())
     }
 
     /// Whether nobody has a breakpoint or a jump behind the first of these bytes.
@@ -168,7 +178,7 @@ impl Registry {
         if !host.may_displace(address..address + code.len() as u64) {
             return Err(Error::Ours { address });
         }
-        let slot = host.detour_slot(address)?;
+        let slot = host.detour_slot(address, self.next_site)?;
         let detour = H::Isa::detour(&window, known, slot, detours).map_err(refused)?;
         let start = slot + detour.start as u64;
         host.write_slot(slot, &detour.code)?;
@@ -190,7 +200,7 @@ impl Registry {
         }
         let entry = |(at, offset): (u64, usize)| Some((at, hit::inside(index, offset)?));
         let inside = detour.inside.into_iter().filter_map(entry).collect();
-        Ok(Jump { bytes, code, inside, standing: false })
+        Ok(Jump { bytes, site: index, code, inside, standing: false })
     }
 
     /// Stores and publishes the detour's copy as a site of its own, so that faults in it are understood. Gives its index.
@@ -228,32 +238,30 @@ impl Registry {
             }
             taken.push(address);
             let mut now = vec![0; jump.bytes.len()];
-            if host.read(address, &mut now).is_ok() {
-                let ours = |at: usize, byte| byte == H::Isa::BREAKPOINT || jump.bytes.get(at) == Some(&byte);
-                let first = |at| at == 0;
-                let bytes = now.iter().zip(&jump.code).enumerate().map(|(at, (&now, &code))| match ours(at, now) {
-                    true if first(at) => H::Isa::BREAKPOINT,
-                    true => code,
-                    // Somebody else's change of the text, or another object's.
-                    false => now,
-                });
-                writes.add(address, &bytes.collect::<Vec<_>>(), &jump.inside);
+            if host.read(address, &mut now).is_ok()
+                && let Some(bytes) = without_jump(jump, &now, H::Isa::BREAKPOINT)
+            {
+                writes.add(address, &bytes, &jump.inside);
             }
         }
         let Writes { first, boundaries, rest } = writes;
         patch(host, &first).and_then(|()| patch(host, &rest)).and_then(|()| patch(host, &boundaries))?;
         for address in taken {
-            self.sites.entry(address).and_modify(|site| site.jump.iter_mut().for_each(|jump| jump.standing = false));
+            if let Some(jump) = self.sites.get_mut(&address).and_then(|site| site.jump.as_mut()) {
+                jump.standing = false;
+                // From here on a breakpoint inside is somebody else's.
+                host.set_jump(jump.site, false)?;
+            }
         }
         Ok(())
     }
 
-    /// The table's entry for `address` may be that of a jump which stood over it: it becomes that of its site again.
+    /// The table's entry for `address` may be that of a jump which stood over it once: it becomes that of its site again.
     pub(crate) fn publish_again<H: Host>(&self, host: &mut H, address: u64) -> Result<(), Error> {
-        let inside = |site: &SiteRecord| site.jump.iter().any(|jump| jump.inside.iter().any(|&(at, _)| at == address));
-        let mut before = self.sites.range(..address).rev().take(Self::REACH).map(|(_, site)| site);
         match self.sites.get(&address) {
-            Some(site) if before.any(inside) => host.publish(address, u64::from(site.index)),
+            Some(site) if host.detours().is_some() && !site.armed && self.jump_over(address).is_none() => {
+                host.publish(address, u64::from(site.index))
+            }
             _ => Ok(()),
         }
     }
@@ -263,5 +271,49 @@ impl Registry {
         let near = |&address: &u64| self.sites.range(..=address).rev().take(Self::REACH).map(|(&at, _)| at);
         let near: BTreeSet<u64> = addresses.iter().flat_map(near).collect();
         self.optimize(host, near.into_iter());
+    }
+}
+
+/// What is to stand where a jump has stood, if `now` does: a breakpoint, and what was displaced behind it. `None` when
+/// somebody has written over it: it is his then, and half of one's own would be worse than none. (One who has changed the
+/// first byte alone keeps that.)
+fn without_jump(jump: &Jump, now: &[u8], breakpoint: u8) -> Option<Vec<u8>> {
+    let original = |at: usize| jump.code.get(at).copied();
+    let is_ours = |at: usize, byte: u8| jump.bytes.get(at) == Some(&byte) || original(at) == Some(byte);
+    let (&first, rest) = now.split_first()?;
+    if !rest.iter().zip(1..).all(|(&byte, at)| is_ours(at, byte)) {
+        return None;
+    }
+    let first = if jump.bytes.first() == Some(&first) { breakpoint } else { first };
+    Some([first].into_iter().chain((1..now.len()).filter_map(original)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jump() -> Jump {
+        let (bytes, code) = (vec![0xE9, 0xCC, 2, 3, 4], vec![0x55, 0x48, 0x89, 0xE5, 0x90]);
+        Jump { bytes, site: 0, code, inside: vec![(0x1001, 0)], standing: true }
+    }
+
+    #[test]
+    fn a_jump_becomes_a_breakpoint_before_the_displaced_bytes() {
+        let wanted = Some(vec![0xCC, 0x48, 0x89, 0xE5, 0x90]);
+        assert_eq!(without_jump(&jump(), &[0xE9, 0xCC, 2, 3, 4], 0xCC), wanted);
+        // Half of that was done before.
+        assert_eq!(without_jump(&jump(), &[0xCC, 0x48, 2, 0xE5, 4], 0xCC), wanted);
+    }
+
+    #[test]
+    fn somebody_elses_first_byte_stays_and_the_rest_is_restored() {
+        let wanted = Some(vec![0xF8, 0x48, 0x89, 0xE5, 0x90]);
+        assert_eq!(without_jump(&jump(), &[0xF8, 0xCC, 2, 3, 4], 0xCC), wanted);
+    }
+
+    #[test]
+    fn somebody_elses_jump_stays_as_a_whole() {
+        assert_eq!(without_jump(&jump(), &[0xE9, 1, 2, 3, 4], 0xCC), None);
+        assert_eq!(without_jump(&jump(), &[], 0xCC), None);
     }
 }

@@ -196,7 +196,8 @@ impl Registry {
             for &address in addresses {
                 match self.store(host, request, scheme.as_ref(), address) {
                     Ok((member, bit)) => {
-                        let (disabled, asks) = (request.disabled, request.handlers.fault != 0);
+                        let asks = request.handlers.fault != 0 || request.is_followed();
+                        let disabled = request.disabled;
                         stored.push(Stored { request: index, member, bit, disabled, asks });
                     }
                     Err(error) => {
@@ -296,7 +297,7 @@ impl Registry {
     }
 
     /// Takes out the jumps that a batch cannot live with: over an instruction that is to get a breakpoint, and where
-    /// somebody wants to be asked about faults.
+    /// somebody has a post- or fault handler.
     fn make_way<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> Result<(), Error> {
         let planted = stored.iter().filter(|s| !s.disabled).map(|s| s.member.address);
         let over: Vec<u64> = planted.filter_map(|address| self.jump_over(address)).collect();

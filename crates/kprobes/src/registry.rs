@@ -278,7 +278,10 @@ impl Registry {
 
     /// Whether a known site steps as the host wants it now. One with probes stays as it is.
     pub(crate) fn steps_as_wanted<H: Host>(&self, host: &H, address: u64) -> bool {
-        self.sites.get(&address).is_some_and(|site| !site.probes.is_empty() || site.stepping == host.stepping())
+        self.sites.get(&address).is_some_and(|site| {
+            // Also one that should have been disarmed and could not be.
+            site.armed || !site.probes.is_empty() || site.stepping == host.stepping()
+        })
     }
 
     /// How the instruction at `address` is displaced, and the bytes that stand there without any probe.

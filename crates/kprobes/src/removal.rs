@@ -49,6 +49,9 @@ impl Registry {
     /// Takes a site off for which nothing is to be restored: the text is not its own any more.
     pub(crate) fn abandon<H: Host>(&mut self, host: &mut H, site: SiteRecord) {
         // A target that cannot be written has gone, and its probes with it; their places are not used again then.
+        if let Some(jump) = site.standing_jump() {
+            let _ = host.set_jump(jump, false);
+        }
         if site.noted {
             let _ = host.set_armed(site.index, false);
         }

@@ -23,7 +23,7 @@ pub(crate) struct Chained {
     pub(crate) retired: bool,
     /// Handlers pass it over until it is switched on again.
     pub(crate) disabled: bool,
-    /// It wants to be asked about faults of the displaced instruction.
+    /// It wants to be asked about faults of the displaced instruction, or to be told when that is done: a jump is no gain.
     pub(crate) asks: bool,
 }
 

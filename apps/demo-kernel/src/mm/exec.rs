@@ -50,9 +50,9 @@ fn fill(page: u64) {
 pub(crate) fn try_alloc(bytes: usize) -> Option<u64> {
     let bytes = (bytes as u64).max(1).checked_next_multiple_of(PAGE)?;
     let start = {
-        let pads = AT.lock().len() as u64 * PAGE;
+        let pads = AT.lock();
         let mut used = USED.lock();
-        if bytes + pads > BYTES - *used {
+        if bytes + pads.len() as u64 * PAGE > BYTES - *used {
             return None;
         }
         let start = START + *used;

@@ -38,8 +38,8 @@ extern "C" fn detoured<K: Kernel>(regs: &mut Regs, site: u64) -> bool {
 pub(crate) unsafe extern "C" fn entry<K: Kernel>() {
     core::arch::naked_asm!(
         "pushfq",
-        "cli",
-        "cld",
+        "push 2", // all flags that can be: no interrupts, no step, no direction, no alignment check, no nested task
+        "popfq",
         "push rax", // rip: the hit path knows it
         "push r15",
         "push r14",

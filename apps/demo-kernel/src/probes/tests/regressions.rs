@@ -9,6 +9,7 @@ use super::processors::{
 use super::{Test, check, counts, define, remove, same, stepping};
 use crate::arch::{copy, cpu, ipi};
 use crate::mm::alias;
+use crate::probes::fire::{register, unregister};
 use crate::probes::hooks::CHAIN;
 use crate::probes::plain::Plain;
 use crate::probes::with_control;
@@ -19,7 +20,7 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use host_bare::{Counts, Die, Error, Next, Notifier, Regs, Verdict};
+use host_bare::{Counts, Die, Error, Kprobe, Next, Notifier, Regs, Stepping, Verdict};
 use isa::x86::{BREAKPOINT, JUMP, gpr};
 
 pub(super) const TESTS: &[Test] = &[
@@ -29,6 +30,9 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "a foreign breakpoint where a probe once was comes unchanged", run: foreign_breakpoint },
     Test { name: "text that has changed since its probe was removed is not executed stale", run: changed_text },
     Test { name: "a foreign write over a breakpoint leaves the place probeable", run: foreign_write },
+    Test { name: "a foreign breakpoint inside a former jump comes unchanged", run: former_jump },
+    Test { name: "a probe inside a former jump counts", run: inside_former_jump },
+    Test { name: "a probe that is off changes nothing inside a jump", run: off_inside_jump },
     Test { name: "a stepping program sees no stub of a return probe", run: no_stub },
     Test { name: "swapgs is probed under every stepping", run: swapgs },
     Test { name: "an event named twice is removed once", run: removed_twice },
@@ -264,6 +268,59 @@ fn foreign_breakpoint() -> Result<(), String> {
         counted("once", 1)?;
         remove(&["once"])?;
         same("where a probe once was", run()?, (2, vec![place + 1]))
+    })
+}
+
+/// The jump over `nop` and `lea` had a breakpoint of its own at the `lea`. When it has gone, one there is its owner's.
+fn former_jump() -> Result<(), String> {
+    const REX: u8 = 0x48;
+    let [nop, lea] = places();
+    let run = || with_byte(lea, REX, BREAKPOINT, || Ok(noting(|| regressions_target(1)).1));
+    stepping(Stepping::Jump, || {
+        count("jump", nop)?;
+        same("the result", regressions_target(1), 2)?;
+        remove(&["jump"])?;
+        same("traps", run()?, vec![lea + 1])
+    })
+}
+
+/// The table's entry for the `lea` has been the jump's; the site of the `nop` is another one since.
+fn inside_former_jump() -> Result<(), String> {
+    let [nop, lea] = places();
+    let once = |how, name: &str, place| {
+        stepping(how, || {
+            count(name, place)?;
+            same("the result", regressions_target(1), 2)?;
+            counted(name, 1)?;
+            remove(&[name])
+        })
+    };
+    once(Stepping::Best, "lea", lea)?;
+    once(Stepping::Jump, "jump", nop)?;
+    once(Stepping::Best, "nop", nop)?;
+    once(Stepping::Best, "lea again", lea)
+}
+
+/// A probe is registered, switched off, inside a jump that stands: who comes to the `lea` by a branch goes on in the
+/// copy. Switched on, it counts, and the other one becomes a breakpoint.
+fn off_inside_jump() -> Result<(), String> {
+    let [nop, lea] = places();
+    // SAFETY: the `lea` and the `ret` behind it are a function like the whole.
+    let second = unsafe { core::mem::transmute::<u64, extern "C" fn(u64) -> u64>(lea) };
+    stepping(Stepping::Best, || count("lea", lea).and_then(|()| remove(&["lea"])))?;
+    stepping(Stepping::Jump, || {
+        count("jump", nop)?;
+        let off = register(Kprobe::address(lea).disabled())?;
+        same("from the lea", second(1), 2)?;
+        same("the result", regressions_target(1), 2)?;
+        counted("jump", 1)?;
+        with_control(|control| control.enable(&off, true))?.map_err(|error| error.to_string())?;
+        same("from the lea", second(1), 2)?;
+        same("the result", regressions_target(1), 2)?;
+        counted("jump", 2)?;
+        same("hits of the one inside", unregister(off)?.hits, 2)?;
+        same("the result", regressions_target(1), 2)?;
+        remove(&["jump"])
     })
 }
 
