@@ -109,8 +109,7 @@ impl Registry {
     const REACH: usize = 8;
 
     /// Puts jumps where breakpoints stand, if they can be there.
-    pub(crate) fn optimize<H: Host>(&mut self, host: &mut H, addresses: impl Iterator<Item = u64>) {
-        let Some(_) = host.detours() else { return };
+    fn optimize<H: Host>(&mut self, host: &mut H, addresses: impl Iterator<Item = u64>) {
         let mut writes = Writes::default();
         let mut written = Vec::new();
         for address in addresses {
@@ -156,7 +155,12 @@ impl Registry {
             && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
         // First that it stands: a breakpoint inside is the jump's from the first moment.
         let told = same && host.set_jump(jump.site, true).is_ok();
-        told && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok())
+        let published = told && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok());
+        if told && !published {
+            // Nothing stands there; a host that cannot be written has gone.
+            let _ = host.set_jump(jump.site, false);
+        }
+        published
     }
 
     /// Whether nobody has a breakpoint or a jump behind the first of these bytes.
@@ -268,6 +272,9 @@ impl Registry {
 
     /// Puts jumps back that breakpoints at these addresses were in the way of.
     pub(crate) fn optimize_around<H: Host>(&mut self, host: &mut H, addresses: &[u64]) {
+        if host.detours().is_none() {
+            return;
+        }
         let near = |&address: &u64| self.sites.range(..=address).rev().take(Self::REACH).map(|(&at, _)| at);
         let near: BTreeSet<u64> = addresses.iter().flat_map(near).collect();
         self.optimize(host, near.into_iter());
