@@ -11,7 +11,7 @@ use arch::x86::X86;
 use core::ops::Range;
 use hit::{Probe, SLOT_BYTES, Site};
 use isa::x86::{BREAKPOINT, JUMP_LEN};
-use kprobes::{Detours, Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+use kprobes::{Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 use sync::Table;
 use sync::primitive::{Ordering, fence};
 
@@ -158,8 +158,8 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         self.slots(1)
     }
 
-    fn detours(&self) -> Option<Detours> {
-        Some(Detours { entry: detour::entry::<K> as *const () as u64 })
+    fn detour_entry(&self) -> Option<u64> {
+        Some(detour::entry::<K> as *const () as u64)
     }
 
     fn may_displace(&mut self, mut range: Range<u64>) -> bool {
@@ -242,7 +242,9 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         let address = site.address.load(Ordering::Relaxed);
         if !stands {
             // As in `set_armed`: what somebody else has written over it is his.
-            self.planted.retain(|at, _| !(address + 1..address + JUMP_LEN as u64).contains(at));
+            for at in address + 1..address + JUMP_LEN as u64 {
+                self.planted.remove(&at);
+            }
         }
         Ok(())
     }

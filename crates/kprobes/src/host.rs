@@ -53,13 +53,6 @@ pub struct Detour {
     pub inside: Vec<(u64, usize)>,
 }
 
-/// The detours of a place that has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Detours {
-    /// What every detour calls, with the index of its site: it saves the registers and calls [`hit::detoured`].
-    pub entry: u64,
-}
-
 /// An instruction set, as far as control needs it. The other half, for trap context, is [`hit::Isa`].
 pub trait Isa {
     /// How an instruction is displaced.
@@ -131,13 +124,13 @@ pub trait Isa {
         let _ = (at, target);
         Err(NO_JUMPS.to_string())
     }
-    /// The window's detour at `at`, for the site with this index.
+    /// The window's detour at `at`, for the site with this index; it calls [`entry`](Host::detour_entry).
     ///
     /// # Errors
     ///
     /// Why it cannot be there, as a sentence.
-    fn detour(window: &Self::Window, site: u32, at: u64, detours: Detours) -> Result<Detour, String> {
-        let _ = (window, site, at, detours);
+    fn detour(window: &Self::Window, site: u32, at: u64, entry: u64) -> Result<Detour, String> {
+        let _ = (window, site, at, entry);
         Err(NO_JUMPS.to_string())
     }
 }
@@ -338,8 +331,9 @@ pub trait Host {
     ///
     /// When there is no room near it.
     fn slot(&mut self, address: u64) -> Result<u64, Error>;
-    /// The detours, if probes can be placed by jumps here.
-    fn detours(&self) -> Option<Detours> {
+    /// What every detour calls, with the index of its site, if probes can be placed by jumps here: it saves the registers
+    /// and calls [`hit::detoured`].
+    fn detour_entry(&self) -> Option<u64> {
         None
     }
     /// Whether a jump may displace the instructions in `range`: nobody else changes that text while it runs, and no part of
@@ -434,10 +428,10 @@ pub trait Host {
     ///
     /// # Errors
     ///
-    /// When the target cannot be written, or there are no detours.
+    /// When the target cannot be written.
     fn set_jump(&mut self, site: u32, stands: bool) -> Result<(), Error> {
         let _ = (site, stands);
-        Err(Error::NoDetours { address: 0 })
+        Ok(())
     }
 
     /// Writes single bytes into the target's text and makes every processor see them.

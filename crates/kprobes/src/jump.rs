@@ -71,19 +71,24 @@ impl Writes {
 }
 
 impl SiteRecord {
+    /// The jump, while it stands in the text.
+    fn standing(&self) -> Option<&Jump> {
+        self.jump.as_ref().filter(|jump| jump.standing)
+    }
+
     /// Whether a jump of ours stands in the text.
     pub(crate) fn is_jump(&self) -> bool {
-        self.jump.as_ref().is_some_and(|jump| jump.standing)
+        self.standing().is_some()
     }
 
     /// The detour's own site, while the jump stands.
     pub(crate) fn standing_jump(&self) -> Option<u32> {
-        self.jump.as_ref().filter(|jump| jump.standing).map(|jump| jump.site)
+        self.standing().map(|jump| jump.site)
     }
 
     /// The bytes of the text that are not the target's own, and what is its own there.
     pub(crate) fn replaced(&self) -> impl Iterator<Item = (u64, u8)> + '_ {
-        let jump = self.jump.as_ref().filter(|jump| jump.standing);
+        let jump = self.standing();
         let length = jump.map_or(usize::from(self.armed), |jump| jump.bytes.len());
         let code = jump.map_or(&self.data.original[..], |jump| &jump.code);
         (self.data.address..).zip(code.iter().copied().take(length))
@@ -92,7 +97,7 @@ impl SiteRecord {
     /// Whether a jump would be right here.
     fn wants_jump(&self) -> bool {
         let may = self.stepping == Stepping::Jump && self.armed && !self.no_jump && !self.is_jump();
-        may && self.probes.iter().filter(|p| !p.retired).all(|p| !p.asks)
+        may && self.probes.iter().filter(|p| !p.retired).all(|p| !p.minds_jumps)
     }
 }
 
@@ -132,25 +137,18 @@ impl Registry {
 
     /// Whether a jump can be written at `address` now; prepares it.
     fn can_jump<H: Host>(&mut self, host: &mut H, address: u64) -> bool {
-        let wants = |site: &SiteRecord| site.wants_jump();
-        if !self.sites.get(&address).is_some_and(wants) || self.jump_over(address).is_some() {
-            return false;
-        }
+        let Some(site) = self.sites.get(&address).filter(|site| site.wants_jump()) else { return false };
+        let is_prepared = site.jump.is_some();
         // Before anything is prepared: where many instructions are probed, few have a jump's length to themselves.
-        if !self.is_alone(address, H::Isa::JUMP_LENGTH) {
+        if self.jump_over(address).is_some() || !self.is_alone(address, H::Isa::JUMP_LENGTH) {
             return false;
         }
-        if self.sites.get(&address).is_some_and(|site| site.jump.is_none()) {
-            match self.prepare(host, address) {
-                Ok(jump) => self.sites.entry(address).and_modify(|site| site.jump = Some(jump)),
-                // It stays a breakpoint: what is against a jump now will be so later.
-                Err(_) => {
-                    self.sites.entry(address).and_modify(|site| site.no_jump = true);
-                    return false;
-                }
-            };
+        if !is_prepared {
+            let jump = self.prepare(host, address).ok();
+            // Without one it stays a breakpoint: what is against a jump now will be so later.
+            self.sites.entry(address).and_modify(|site| (site.no_jump, site.jump) = (jump.is_none(), jump));
         }
-        let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.clone()) else { return false };
+        let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.as_ref()) else { return false };
         let same = self.is_alone(address, jump.code.len())
             && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
         // First that it stands: a breakpoint inside is the jump's from the first moment.
@@ -171,7 +169,7 @@ impl Registry {
     /// Makes the detour of a site.
     fn prepare<H: Host>(&mut self, host: &mut H, address: u64) -> Result<Jump, Error> {
         let refused = |why: String| Error::Refused { address, why };
-        let detours = host.detours().ok_or(Error::NoDetours { address })?;
+        let entry = host.detour_entry().ok_or(Error::NoDetours { address })?;
         let known = self.sites.get(&address).ok_or(Error::NotText { address })?.index;
         let (window, code) = self.functions.with(host, address, |code, start| {
             let (window, length) = H::Isa::window(code, start, address)?;
@@ -183,7 +181,7 @@ impl Registry {
             return Err(Error::Ours { address });
         }
         let slot = host.detour_slot(address, self.next_site)?;
-        let detour = H::Isa::detour(&window, known, slot, detours).map_err(refused)?;
+        let detour = H::Isa::detour(&window, known, slot, entry).map_err(refused)?;
         let start = slot + detour.start as u64;
         host.write_slot(slot, &detour.code)?;
         let bytes = H::Isa::jump(&window, start);
@@ -236,10 +234,7 @@ impl Registry {
         let mut writes = Writes::default();
         let mut taken = Vec::new();
         for address in addresses {
-            let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.as_ref()) else { continue };
-            if !jump.standing {
-                continue;
-            }
+            let Some(jump) = self.sites.get(&address).and_then(SiteRecord::standing) else { continue };
             taken.push(address);
             let mut now = vec![0; jump.bytes.len()];
             if host.read(address, &mut now).is_ok()
@@ -263,7 +258,7 @@ impl Registry {
     /// The table's entry for `address` may be that of a jump which stood over it once: it becomes that of its site again.
     pub(crate) fn publish_again<H: Host>(&self, host: &mut H, address: u64) -> Result<(), Error> {
         match self.sites.get(&address) {
-            Some(site) if host.detours().is_some() && !site.armed && self.jump_over(address).is_none() => {
+            Some(site) if host.detour_entry().is_some() && !site.armed && self.jump_over(address).is_none() => {
                 host.publish(address, u64::from(site.index))
             }
             _ => Ok(()),
@@ -272,7 +267,7 @@ impl Registry {
 
     /// Puts jumps back that breakpoints at these addresses were in the way of.
     pub(crate) fn optimize_around<H: Host>(&mut self, host: &mut H, addresses: &[u64]) {
-        if host.detours().is_none() {
+        if host.detour_entry().is_none() {
             return;
         }
         let near = |&address: &u64| self.sites.range(..=address).rev().take(Self::REACH).map(|(&at, _)| at);

@@ -95,7 +95,7 @@ pub use sync::Zeroed;
 #[cfg(feature = "control")]
 pub use error::Error;
 #[cfg(feature = "control")]
-pub use host::{Detour, Detours, Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+pub use host::{Detour, Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
 #[cfg(all(feature = "control", feature = "modules"))]
 pub use parameters::{Declared, settings};
 #[cfg(feature = "control")]

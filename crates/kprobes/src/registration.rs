@@ -6,7 +6,7 @@ use crate::registry::summary;
 use crate::request::Member;
 use crate::site::{Bits, Chained, SiteRecord};
 use crate::{Error, Handle, Placement, ProbeKind, Registry, Request};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use hit::{Kind, MAX_CHAIN, ORIGINAL_BYTES, Site};
@@ -32,7 +32,7 @@ struct Stored {
     member: Member,
     bit: Option<u32>,
     disabled: bool,
-    asks: bool,
+    minds_jumps: bool,
 }
 
 impl Registry {
@@ -74,9 +74,7 @@ impl Registry {
         places: &[(Vec<u64>, Option<ReturnScheme>)],
         sites: BTreeMap<u64, (usize, Planned<H>)>,
     ) -> At<Vec<Stored>> {
-        // Before the table says something else of these addresses.
-        let over: Vec<u64> = sites.keys().filter_map(|&address| self.jump_over(address)).collect();
-        self.unoptimize(host, over.into_iter()).map_err(|error| (0, error))?;
+        self.make_way(host, requests, places, sites.keys()).map_err(|error| (0, error))?;
         for (address, (request, (plan, original))) in sites {
             self.make_site(host, address, &plan, original).map_err(|error| (request, error))?;
         }
@@ -196,9 +194,8 @@ impl Registry {
             for &address in addresses {
                 match self.store(host, request, scheme.as_ref(), address) {
                     Ok((member, bit)) => {
-                        let asks = request.handlers.fault != 0 || request.is_followed();
-                        let disabled = request.disabled;
-                        stored.push(Stored { request: index, member, bit, disabled, asks });
+                        let (disabled, minds_jumps) = (request.disabled, request.minds_jumps());
+                        stored.push(Stored { request: index, member, bit, disabled, minds_jumps });
                     }
                     Err(error) => {
                         self.discard(&stored);
@@ -279,13 +276,13 @@ impl Registry {
 
     /// As [`expose`](Self::expose); an error comes with the number of probes that may be visible.
     fn try_to_expose<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> At<()> {
-        self.make_way(host, stored).map_err(|error| (0, error))?;
         let mut plant: Vec<(u64, u8)> = Vec::new();
-        for (index, &Stored { member, bit, disabled, asks, .. }) in stored.iter().enumerate() {
+        for (index, &Stored { member, bit, disabled, minds_jumps, .. }) in stored.iter().enumerate() {
             let address = member.address;
             let failed = |error| (index + 1, error);
             let site = self.sites.get_mut(&address).ok_or((index, Error::NotText { address }))?;
-            let new = Chained { probe: member.probe, serial: member.serial, bit, retired: false, disabled, asks };
+            let new =
+                Chained { probe: member.probe, serial: member.serial, bit, retired: false, disabled, minds_jumps };
             site.append(host, new).map_err(failed)?;
             if !site.armed && !disabled {
                 (site.armed, site.noted) = (true, true);
@@ -296,14 +293,23 @@ impl Registry {
         patch(host, &plant).map_err(|error| (stored.len(), error))
     }
 
-    /// Takes out the jumps that a batch cannot live with: over an instruction that is to get a breakpoint, and where
-    /// somebody has a post- or fault handler.
-    fn make_way<H: Host>(&mut self, host: &mut H, stored: &[Stored]) -> Result<(), Error> {
-        let planted = stored.iter().filter(|s| !s.disabled).map(|s| s.member.address);
-        let over: Vec<u64> = planted.filter_map(|address| self.jump_over(address)).collect();
-        let asked = stored.iter().filter(|s| s.asks).map(|s| s.member.address);
-        self.unoptimize(host, over.into_iter().chain(asked))?;
-        stored.iter().try_for_each(|s| self.publish_again(host, s.member.address))
+    /// Takes out the jumps that a batch cannot live with: over an instruction that is to get a breakpoint, or a site of
+    /// its own, and where a post- or fault handler comes. The table then says of these addresses what it said before.
+    fn make_way<'a, H: Host>(
+        &mut self,
+        host: &mut H,
+        requests: &'a [Request],
+        places: &'a [(Vec<u64>, Option<ReturnScheme>)],
+        new: impl Iterator<Item = &'a u64>,
+    ) -> Result<(), Error> {
+        let of = |wanted: fn(&Request) -> bool| {
+            let those = requests.iter().zip(places).filter(move |(request, _)| wanted(request));
+            those.flat_map(|(_, (addresses, _))| addresses)
+        };
+        let over = new.chain(of(|request| !request.disabled)).filter_map(|&address| self.jump_over(address));
+        let taken: BTreeSet<u64> = over.chain(of(Request::minds_jumps).copied()).collect();
+        self.unoptimize(host, taken.into_iter())?;
+        of(|_| true).try_for_each(|&address| self.publish_again(host, address))
     }
 
     fn handles(

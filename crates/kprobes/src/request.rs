@@ -60,6 +60,11 @@ impl Request {
         Self { address, kind, id, record: false, program: Vec::new(), handlers, disabled: false }
     }
 
+    /// Whether it has a post- or fault handler: a jump is no gain for the one, and does not know the other.
+    pub(crate) fn minds_jumps(&self) -> bool {
+        self.handlers.fault != 0 || self.is_followed()
+    }
+
     /// Whether something runs after the probed instruction.
     pub(crate) fn is_followed(&self) -> bool {
         matches!(self.kind, ProbeKind::Handler) && self.handlers.after != 0

@@ -24,13 +24,13 @@ pub(crate) struct Chained {
     /// Handlers pass it over until it is switched on again.
     pub(crate) disabled: bool,
     /// It wants to be asked about faults of the displaced instruction, or to be told when that is done: a jump is no gain.
-    pub(crate) asks: bool,
+    pub(crate) minds_jumps: bool,
 }
 
 impl Chained {
     /// One that another registry has registered.
     pub(crate) fn inherited(probe: u32) -> Self {
-        Self { probe, serial: INHERITED, bit: None, retired: false, disabled: false, asks: true }
+        Self { probe, serial: INHERITED, bit: None, retired: false, disabled: false, minds_jumps: true }
     }
 
     /// What tells this probe from all others, also of other times.

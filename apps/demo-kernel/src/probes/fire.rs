@@ -8,13 +8,12 @@
 
 use super::with_control;
 use crate::arch::cpu;
-use crate::probes::tests::{check, same};
+use crate::println;
+use crate::probes::tests::{check, same, under_all_fire};
 use crate::shell::Command;
-use crate::{println, sched};
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use host_bare::{Counts, Handler, Hit, Kprobe, Kretprobe, Next, Registered, Spec, Watch};
 
 /// The command.
@@ -40,23 +39,9 @@ unsafe extern "C" {
     safe fn fire_target(x: u64) -> u64;
 }
 
-static DONE: AtomicBool = AtomicBool::new(false);
-static CALLS: AtomicU64 = AtomicU64::new(0);
-static WRONG: AtomicU64 = AtomicU64::new(0);
 static RAN: AtomicU64 = AtomicU64::new(0);
 static ENTERED: AtomicU64 = AtomicU64::new(0);
 static RETURNED: AtomicU64 = AtomicU64::new(0);
-
-fn shoot(_: usize) {
-    while !DONE.load(Ordering::Relaxed) {
-        for x in 0..50 {
-            if fire_target(x) != x + 7 {
-                WRONG.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        CALLS.fetch_add(50, Ordering::Relaxed);
-    }
-}
 
 extern "C" fn pre(_: &mut Hit<'_>) -> Next {
     RAN.fetch_add(1, Ordering::Relaxed);
@@ -90,30 +75,33 @@ pub(super) fn cycles(argument: &str, default: u64) -> Result<u64, String> {
 
 /// Does it so often.
 pub(super) fn fire(cycles: u64) -> Result<(), String> {
-    for counter in [&CALLS, &WRONG, &RAN, &ENTERED, &RETURNED] {
+    for counter in [&RAN, &ENTERED, &RETURNED] {
         counter.store(0, Ordering::Relaxed);
     }
-    DONE.store(false, Ordering::Relaxed);
+    let calls = AtomicU64::new(0);
     let entry = fire_target as *const () as u64;
     let stays = register(Kprobe::address(entry + 1))?;
-    let threads: Vec<_> = (0..cpu::count()).map(|at| sched::spawn_on(Some(at), "fire", shoot, 0)).collect();
-    let lives = (0..cycles).try_fold([Counts::default(); 2], |sums, cycle| one_life(entry, cycle, sums));
-    DONE.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(sched::join);
+    let shoot = |_| {
+        (0..50).try_for_each(|x| same("a result", fire_target(x), x + 7))?;
+        calls.fetch_add(50, Ordering::Relaxed);
+        Ok(())
+    };
+    let lives = under_all_fire(shoot, || {
+        (0..cycles).try_fold([Counts::default(); 2], |sums, cycle| one_life(entry, cycle, sums))
+    });
     let stayed = unregister(stays)?;
     let [handled, watched] = lives?;
     let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    same("wrong results", counted(&WRONG), 0)?;
-    same("hits + missed of the probe that stays", stayed.hits + stayed.missed, counted(&CALLS))?;
+    same("hits + missed of the probe that stays", stayed.hits + stayed.missed, counted(&calls))?;
     same("missed", stayed.missed + handled.missed + watched.missed, 0)?;
     same("runs of the pre-handler", counted(&RAN), handled.hits)?;
     same("runs of the entry handler", counted(&ENTERED), watched.hits)?;
     same("runs of the return handler, with its call's data", counted(&RETURNED), watched.returned)?;
-    check(cycles == 0 || counted(&CALLS) > 0, || "nobody has shot".to_string())?;
+    check(cycles == 0 || counted(&calls) > 0, || "nobody has shot".to_string())?;
     println!(
         "fire: {cycles} cycles on {} processors: {} calls, {} hits and {} returns of probes that came and went",
         cpu::count(),
-        counted(&CALLS),
+        counted(&calls),
         handled.hits,
         watched.returned
     );
@@ -140,6 +128,11 @@ fn sum(a: Counts, b: Counts) -> Counts {
 
 pub(super) fn register<'a>(probe: impl Into<Spec<'a>>) -> Result<Registered, String> {
     with_control(|control| control.register(probe))?.map_err(|why| why.to_string())
+}
+
+/// Switches a probe on or off.
+pub(super) fn enable(probe: &Registered, on: bool) -> Result<(), String> {
+    with_control(|control| control.enable(probe, on))?.map_err(|why| why.to_string())
 }
 
 pub(super) fn unregister(probe: Registered) -> Result<Counts, String> {

@@ -5,17 +5,17 @@
 //! across the border of two cache lines besides. A processor may be anywhere in them, also interrupted between the
 //! displaced instructions, when the jump comes or goes. A probe behind it stays and counts the calls.
 
-use super::fire::{self, register, unregister};
+use super::fire::{self, enable, register, unregister};
 use super::with_control;
 use crate::arch::cpu;
-use crate::probes::tests::{check, same, stepping};
+use crate::println;
+use crate::probes::tests::{check, same, stepping, under_all_fire};
 use crate::shell::Command;
-use crate::{println, sched};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use host_bare::{Counts, Handler, Hit, Kprobe, Next, Registered, Stepping};
+use core::sync::atomic::{AtomicU64, Ordering};
+use host_bare::{Counts, Handler, Hit, Kprobe, Next, Stepping};
 
 /// The command.
 pub(super) const COMMAND: Command =
@@ -74,23 +74,8 @@ const TARGETS: [Target; 3] = [
     Target { name: "across cache lines", function: toggle_across, ret: 9 },
 ];
 
-static DONE: AtomicBool = AtomicBool::new(false);
-static CALLS: AtomicU64 = AtomicU64::new(0);
-static WRONG: AtomicU64 = AtomicU64::new(0);
+/// How often the handler ran.
 static RAN: AtomicU64 = AtomicU64::new(0);
-
-fn shoot(_: usize) {
-    while !DONE.load(Ordering::Relaxed) {
-        for x in 0..50 {
-            for target in &TARGETS {
-                if (target.function)(x) != x + 7 {
-                    WRONG.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        CALLS.fetch_add(50, Ordering::Relaxed);
-    }
-}
 
 extern "C" fn pre(_: &mut Hit<'_>) -> Next {
     RAN.fetch_add(1, Ordering::Relaxed);
@@ -103,23 +88,24 @@ fn run(argument: &str) -> Result<(), String> {
 
 /// Does it so often, in turns in each function.
 pub(super) fn toggle(cycles: u64) -> Result<(), String> {
-    for counter in [&CALLS, &WRONG, &RAN] {
-        counter.store(0, Ordering::Relaxed);
-    }
-    DONE.store(false, Ordering::Relaxed);
+    RAN.store(0, Ordering::Relaxed);
+    let calls = AtomicU64::new(0);
     let stay = TARGETS.iter().map(|t| register(Kprobe::address(t.function as usize as u64 + t.ret)));
     let stay = stay.collect::<Result<Vec<_>, _>>()?;
-    let threads: Vec<_> = (0..cpu::count()).map(|at| sched::spawn_on(Some(at), "toggle", shoot, 0)).collect();
-    let lives = stepping(Stepping::Jump, || (0..cycles).try_fold([0; 2], one_life));
-    DONE.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(sched::join);
-    let calls = CALLS.load(Ordering::Relaxed);
+    let shoot = |_| {
+        for x in 0..50 {
+            TARGETS.iter().try_for_each(|target| same(target.name, (target.function)(x), x + 7))?;
+        }
+        calls.fetch_add(50, Ordering::Relaxed);
+        Ok(())
+    };
+    let lives = stepping(Stepping::Jump, || under_all_fire(shoot, || (0..cycles).try_fold([0; 2], one_life)));
+    let calls = calls.load(Ordering::Relaxed);
     for (probe, target) in stay.into_iter().zip(&TARGETS) {
         let Counts { hits, missed, .. } = unregister(probe)?;
         same(&format!("hits behind the jump over {}, and misses", target.name), (hits, missed), (calls, 0))?;
     }
     let [hits, switched] = lives?;
-    same("wrong results", WRONG.load(Ordering::Relaxed), 0)?;
     same("runs of the pre-handler", RAN.load(Ordering::Relaxed), hits)?;
     check(cycles == 0 || calls > 0, || "nobody has called".to_string())?;
     println!(
@@ -147,8 +133,4 @@ fn one_life([hits, switched]: [u64; 2], cycle: u64) -> Result<[u64; 2], String> 
     let counts = unregister(probe)?;
     same("misses", counts.missed, 0)?;
     Ok([hits + counts.hits, switched + u64::from(switch)])
-}
-
-fn enable(probe: &Registered, on: bool) -> Result<(), String> {
-    with_control(|control| control.enable(probe, on))?.map_err(|error| error.to_string())
 }

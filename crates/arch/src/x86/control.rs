@@ -8,7 +8,7 @@ use core::ops::Range;
 use hit::SLOT_BYTES;
 use hit::{BOOSTED_COPY, MARKS, Marks, OP_WORDS, Site};
 use isa::x86::{self, Analysis, Op, Plan, Privilege, Repair, Verdict, Window};
-use kprobes::{Detour, Detours, Image, Stepping};
+use kprobes::{Detour, Image, Stepping};
 
 impl<S: Space> kprobes::Isa for X86<S> {
     type Plan = Analysis;
@@ -103,9 +103,9 @@ impl<S: Space> kprobes::Isa for X86<S> {
         x86::jump(at, target).map(Vec::from).ok_or_else(|| OUT_OF_REACH.to_string())
     }
 
-    fn detour(window: &Window, site: u32, at: u64, detours: Detours) -> Result<Detour, String> {
+    fn detour(window: &Window, site: u32, at: u64, entry: u64) -> Result<Detour, String> {
         let copy = at + SLOT_BYTES;
-        let enter = x86::enter_detour(copy, gap::<S>(), site, detours.entry).ok_or(OUT_OF_REACH)?;
+        let enter = x86::enter_detour(copy, detour_gap(S::PRIVILEGE), site, entry).ok_or(OUT_OF_REACH)?;
         let start = SLOT_BYTES as usize - enter.len();
         let body = window.body(copy).map_err(|why| why.to_string())?;
         if body.marks.len() > MARKS {
@@ -122,10 +122,18 @@ impl<S: Space> kprobes::Isa for X86<S> {
 
 const OUT_OF_REACH: &str = "its detour is out of a jump's reach";
 
-/// What a detour leaves free below the stack pointer: what code may have there (System V ABI, "red zone"; a kernel has
-/// none), and what an emulated instruction pushes.
-const fn gap<S: Space>() -> u8 {
-    match S::PRIVILEGE {
+/// How many bytes a detour leaves free below the stack pointer: what code may have there (System V ABI, "red zone"; a
+/// kernel has none), and what an emulated instruction pushes. What detours call takes them back.
+///
+/// ```
+/// use arch::x86::detour_gap;
+/// use isa::x86::Privilege;
+///
+/// assert_eq!([Privilege::User, Privilege::Kernel].map(detour_gap), [128, 64]);
+/// ```
+#[must_use]
+pub const fn detour_gap(privilege: Privilege) -> u8 {
+    match privilege {
         Privilege::User => 128,
         Privilege::Kernel => 64,
     }

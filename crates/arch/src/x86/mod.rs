@@ -8,6 +8,8 @@ mod fetch;
 pub mod handlers;
 mod trap;
 
+#[cfg(feature = "control")]
+pub use control::detour_gap;
 pub use fetch::{Fetch, Reader};
 pub use trap::ARGUMENTS;
 

@@ -18,15 +18,39 @@
 use super::TrapHost;
 use crate::{Engine, Kernel};
 use hit::Onward;
-use isa::x86::Regs;
+use isa::x86::{Privilege, Regs};
 
-/// Bytes that a detour leaves below the stack pointer (`arch`): an emulated instruction may push there.
-const GAP: usize = 64;
+/// Bytes that a detour leaves below the stack pointer: an emulated instruction may push there.
+const GAP: usize = arch::x86::detour_gap(Privilege::Kernel) as usize;
 
 /// The registers are those of a jump that this site was placed by; true when the copy comes next, with these.
 extern "C" fn detoured<K: Kernel>(regs: &mut Regs, site: u64) -> bool {
     let host: Option<TrapHost<'_, K>> = K::engine().and_then(Engine::host);
     host.is_none_or(|host| hit::detoured(&host, site, regs) == Onward::Copy)
+}
+
+/// From `rax` to `r15`. The stack pointer among them is passed over: who leaves has it from elsewhere.
+macro_rules! pop_registers {
+    () => {
+        "
+        pop rax
+        pop rcx
+        pop rdx
+        pop rbx
+        pop rbp
+        pop rbp
+        pop rsi
+        pop rdi
+        pop r8
+        pop r9
+        pop r10
+        pop r11
+        pop r12
+        pop r13
+        pop r14
+        pop r15
+        "
+    };
 }
 
 /// What detours call.
@@ -67,22 +91,7 @@ pub(crate) unsafe extern "C" fn entry<K: Kernel>() {
         "mov rsp, rbx",
         "test al, al",
         "je 2f",
-        "pop rax",
-        "pop rcx",
-        "pop rdx",
-        "pop rbx",
-        "pop rbp", // rsp is what it was
-        "pop rbp",
-        "pop rsi",
-        "pop rdi",
-        "pop r8",
-        "pop r9",
-        "pop r10",
-        "pop r11",
-        "pop r12",
-        "pop r13",
-        "pop r14",
-        "pop r15",
+        pop_registers!(),
         "lea rsp, [rsp + 8]",
         "popfq",
         "ret {gap} + 8",
@@ -96,22 +105,7 @@ pub(crate) unsafe extern "C" fn entry<K: Kernel>() {
         "mov [rsp + 17*8], rax",
         "mov eax, ss",
         "mov [rsp + 20*8], rax",
-        "pop rax",
-        "pop rcx",
-        "pop rdx",
-        "pop rbx",
-        "pop rbp",
-        "pop rbp",
-        "pop rsi",
-        "pop rdi",
-        "pop r8",
-        "pop r9",
-        "pop r10",
-        "pop r11",
-        "pop r12",
-        "pop r13",
-        "pop r14",
-        "pop r15",
+        pop_registers!(),
         "iretq",
         gap = const GAP,
         detoured = sym detoured::<K>,

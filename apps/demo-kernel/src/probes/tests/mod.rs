@@ -14,6 +14,8 @@ mod regressions;
 mod scheduler;
 mod suite;
 
+pub(super) use processors::under_all_fire;
+
 use super::with_control;
 use crate::arch::{cpu, time};
 use crate::mm::alias;

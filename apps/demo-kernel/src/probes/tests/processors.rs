@@ -16,6 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+pub(in crate::probes) use crew::under_all_fire;
 pub(super) use crew::{
     STEPPINGS, address, attach, count, count_returns, counted, counted_returns, everywhere, placed, remove_all, soon,
     under_fire,

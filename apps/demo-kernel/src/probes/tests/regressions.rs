@@ -9,7 +9,7 @@ use super::processors::{
 use super::{Test, check, counts, define, remove, same, stepping};
 use crate::arch::{copy, cpu, ipi};
 use crate::mm::alias;
-use crate::probes::fire::{register, unregister};
+use crate::probes::fire::{enable, register, unregister};
 use crate::probes::hooks::CHAIN;
 use crate::probes::plain::Plain;
 use crate::probes::with_control;
@@ -314,7 +314,7 @@ fn off_inside_jump() -> Result<(), String> {
         same("from the lea", second(1), 2)?;
         same("the result", regressions_target(1), 2)?;
         counted("jump", 1)?;
-        with_control(|control| control.enable(&off, true))?.map_err(|error| error.to_string())?;
+        enable(&off, true)?;
         same("from the lea", second(1), 2)?;
         same("the result", regressions_target(1), 2)?;
         counted("jump", 2)?;

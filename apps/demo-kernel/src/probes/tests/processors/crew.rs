@@ -81,7 +81,24 @@ pub(in crate::probes::tests) fn under_fire<R>(
     work: impl Fn(usize) -> Verdict + Sync,
     main: impl FnOnce() -> Result<R, String>,
 ) -> Result<R, String> {
-    let places: Vec<_> = if cpu::count() == 1 { alloc::vec![Some(0)] } else { (1..cpu::count()).map(Some).collect() };
+    let first = usize::from(cpu::count() > 1);
+    under_fire_from(first, work, main)
+}
+
+/// The same with all processors, the first one in turns.
+pub(in crate::probes) fn under_all_fire<R>(
+    work: impl Fn(usize) -> Verdict + Sync,
+    main: impl FnOnce() -> Result<R, String>,
+) -> Result<R, String> {
+    under_fire_from(0, work, main)
+}
+
+fn under_fire_from<R>(
+    first: usize,
+    work: impl Fn(usize) -> Verdict + Sync,
+    main: impl FnOnce() -> Result<R, String>,
+) -> Result<R, String> {
+    let places: Vec<_> = (first..cpu::count()).map(Some).collect();
     let (stop, begun) = (AtomicBool::new(false), AtomicUsize::new(0));
     let shoot = |number| {
         let mut result = work(number);
