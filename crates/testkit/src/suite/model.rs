@@ -277,7 +277,7 @@ impl World for ModelWorld<'_> {
     fn counts(&mut self, event: &str) -> Option<Counts> {
         let (_, id) = self.find(event)?;
         let [hits, returned, unwound, missed, lost] = self.machine.tables.counts(id);
-        Some(Counts { hits, missed, lost, returned, unwound })
+        Some(Counts { hits, missed, lost, returned, unwound, ..Counts::default() })
     }
 
     fn records(&mut self) -> Vec<Record> {

@@ -1,5 +1,7 @@
 //! What a host must be able to do for the suite.
 
+pub use hit::Counts;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -63,21 +65,6 @@ pub struct Refusal {
     pub line: usize,
     /// The reason, as users see it.
     pub why: String,
-}
-
-/// What was counted for an event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Times the probe ran; for a return probe, activations that it watches or has watched.
-    pub hits: u64,
-    /// Times it was reached and could not run.
-    pub missed: u64,
-    /// Records that found no room.
-    pub lost: u64,
-    /// Return probes: activations that have returned.
-    pub returned: u64,
-    /// Return probes: activations that ended without returning.
-    pub unwound: u64,
 }
 
 /// One event that happened.

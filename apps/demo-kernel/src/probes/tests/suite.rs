@@ -177,9 +177,7 @@ impl World for Kernel {
     }
 
     fn counts(&mut self, event: &str) -> Option<Counts> {
-        let counts = with_control(|control| control.counts(event)).ok()??;
-        let host_bare::Counts { hits, missed, lost, returned, unwound, faults: _, declined: _ } = counts;
-        Some(Counts { hits, missed, lost, returned, unwound })
+        with_control(|control| control.counts(event)).ok()?
     }
 
     fn records(&mut self) -> Vec<Record> {
