@@ -214,6 +214,7 @@ impl Event {
             lost: self.before.lost + now.lost,
             returned: self.before.returned + now.returns,
             unwound: self.before.unwound + now.unwound,
+            ..self.before
         }
     }
 }
