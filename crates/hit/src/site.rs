@@ -83,6 +83,11 @@ impl Site {
     /// `how`, beside [`EMULATE`](Self::EMULATE) or [`SECOND_BREAKPOINT`](Self::SECOND_BREAKPOINT): only for hits whose probes
     /// have post-handlers; others run boosted, which costs less.
     pub const WHEN_WATCHED: u32 = 8;
+    /// `how`: it is the site of a detour, at the address of the probed one. The slot is its copy of the displaced
+    /// instructions, which `original` and `length` tell; `op` has the bytes of the jump, as many as the first of the
+    /// lengths says, and for each of them the offset in the copy, if an instruction begins there. Its `state` says
+    /// whether the jump stands.
+    pub const JUMP: u32 = 16;
     /// `state` of a site whose breakpoint is planted.
     pub const ARMED: u32 = LIVE;
 

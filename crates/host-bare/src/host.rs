@@ -1,6 +1,5 @@
 //! Control's host: the same image, so everything is one store away.
 
-use crate::pads::Pads;
 use crate::trap::{KernelSpace, detour};
 use crate::{Engine, Kernel};
 use alloc::collections::BTreeMap;
@@ -11,7 +10,7 @@ use arch::x86::X86;
 use core::ops::Range;
 use hit::{Probe, SLOT_BYTES, Site};
 use isa::x86::{BREAKPOINT, JUMP_LEN};
-use kprobes::{Error, Function, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+use kprobes::{Error, Function, Isa, Pads, ProbeData, ReturnScheme, SiteData, Stepping};
 use sync::Table;
 use sync::primitive::{Ordering, fence};
 
@@ -44,7 +43,7 @@ impl<K: Kernel> Target<K> {
             stepping: Stepping::default(),
             planted: BTreeMap::new(),
             ours: vec![stubs],
-            pads: Pads::default(),
+            pads: Pads::new(JUMP_LEN),
         }
     }
 
@@ -158,8 +157,12 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         self.slots(1)
     }
 
-    fn detour_entry(&self) -> Option<u64> {
-        Some(detour::entry::<K> as *const () as u64)
+    fn has_detours(&self) -> bool {
+        true
+    }
+
+    fn detour_entry(&mut self, _: u64) -> Result<u64, Error> {
+        Ok(detour::entry::<K> as *const () as u64)
     }
 
     fn may_displace(&mut self, mut range: Range<u64>) -> bool {

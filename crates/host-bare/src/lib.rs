@@ -64,7 +64,6 @@ pub mod guarded;
 mod host;
 mod kernel;
 mod listing;
-mod pads;
 mod place;
 mod reading;
 mod record;

@@ -331,10 +331,22 @@ pub trait Host {
     ///
     /// When there is no room near it.
     fn slot(&mut self, address: u64) -> Result<u64, Error>;
-    /// What every detour calls, with the index of its site, if probes can be placed by jumps here: it saves the registers
-    /// and calls [`hit::detoured`].
-    fn detour_entry(&self) -> Option<u64> {
-        None
+    /// Whether probes can be placed by jumps here.
+    fn has_detours(&self) -> bool {
+        false
+    }
+    /// What the detour at `slot` calls, with the index of its site: it saves the registers and calls [`hit::detoured`].
+    ///
+    /// # Errors
+    ///
+    /// When there are no detours, or the target cannot be written.
+    fn detour_entry(&mut self, slot: u64) -> Result<u64, Error> {
+        Err(Error::NoDetours { address: slot })
+    }
+    /// Whether the probe of this request must not be placed by a jump, because of what it does.
+    fn needs_trap(&self, request: &crate::Request) -> bool {
+        let _ = request;
+        false
     }
     /// Whether a jump may displace the instructions in `range`: nobody else changes that text while it runs, and no part of
     /// it must not be probed.

@@ -25,14 +25,14 @@
 //! entry for it: of a jump while that stands, else of the probe's site.
 
 use crate::code::{patch, pristine};
-use crate::host::{Host, Isa, SiteData};
+use crate::host::{Detour, Host, Isa, SiteData};
 use crate::site::SiteRecord;
 use crate::{Error, Registry, Stepping};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
-use hit::MARKS;
+use hit::{ORIGINAL_BYTES, Site};
 
 /// The jump of a site: prepared once, written and taken out as often as wanted.
 #[derive(Clone, Debug)]
@@ -46,6 +46,33 @@ pub(crate) struct Jump {
     inside: Vec<(u64, u64)>,
     /// It stands in the text.
     standing: bool,
+}
+
+/// What the table keeps of a jump, at the detour's own site, for whoever takes over: its bytes, what it displaces, and
+/// where in the copy each boundary inside goes on.
+fn keep(address: u64, copy: u64, bytes: &[u8], code: &[u8], detour: &Detour) -> SiteData {
+    let mut original = [0; ORIGINAL_BYTES];
+    original.iter_mut().zip(code).for_each(|(to, &byte)| *to = byte);
+    let word = |bytes: &mut dyn DoubleEndedIterator<Item = u8>| bytes.rfold(0, |word, byte| word << 8 | u64::from(byte));
+    let offset = |at: u64| detour.inside.iter().find(|(boundary, _)| *boundary == at).map_or(0, |&(_, to)| to as u8);
+    let inside = word(&mut (0..bytes.len() as u64).map(|within| offset(address + within)));
+    let op = [word(&mut bytes.iter().copied()), inside];
+    let length = code.len() as u32;
+    let how = Site::with_lengths(Site::JUMP, bytes.len(), 0);
+    SiteData { address, slot: copy, op, original, how, length, marks: detour.marks }
+}
+
+impl Jump {
+    /// The jump that [`keep`] has kept; it does not stand.
+    fn of(site: u32, kept: &SiteData) -> Self {
+        let [bytes, inside] = kept.op.map(u64::to_le_bytes);
+        let (length, _) = Site::lengths(kept.how);
+        let bytes: Vec<u8> = bytes.into_iter().take(length as usize).collect();
+        let entry = |(at, offset): (u64, u8)| Some((at, hit::inside(site, usize::from(offset))?));
+        let inside = (kept.address..).zip(inside).filter(|&(_, offset)| offset != 0).filter_map(entry).collect();
+        let code = kept.original.iter().copied().take(kept.length as usize).collect();
+        Self { bytes, site, code, inside, standing: false }
+    }
 }
 
 /// What to write for a jump, in three steps.
@@ -102,6 +129,35 @@ impl SiteRecord {
 }
 
 impl Registry {
+    /// Takes over a jump that an earlier registry has prepared, and left in the table at the detour's own site
+    /// ([`hit::Site::JUMP`]); it may stand in the text. To be called behind [`adopt`](Self::adopt) or
+    /// [`inherit`](Self::inherit) for the probed site.
+    ///
+    /// ```
+    /// use hit::Site;
+    /// use kprobes::{Registry, SiteData};
+    ///
+    /// // As it stands in a table: a jump of five bytes over two instructions, the second of which begins at 0x1004.
+    /// let how = Site::with_lengths(Site::JUMP, 5, 0);
+    /// let op = [0xCC_03_02_01_E9, 4 << 32];
+    /// let jump = SiteData { address: 0x1000, slot: 0x8040, op, how, length: 6, ..SiteData::default() };
+    ///
+    /// let mut registry = Registry::new(2, 1);
+    /// registry.inherit(0, SiteData { address: 0x1000, length: 4, ..SiteData::default() }, vec![0], 0, true);
+    /// registry.inherit_jump(1, &jump, true);
+    /// assert!(registry.jumps().eq([0x1000]));
+    /// ```
+    pub fn inherit_jump(&mut self, index: u32, jump: &SiteData, stands: bool) {
+        if let Some(site) = self.sites.get_mut(&jump.address) {
+            site.jump = Some(Jump { standing: stands && site.armed, ..Jump::of(index, jump) });
+        }
+    }
+
+    /// The addresses where a jump stands.
+    pub fn jumps(&self) -> impl Iterator<Item = u64> + '_ {
+        self.sites.values().filter(|site| site.is_jump()).map(|site| site.data.address)
+    }
+
     /// The address of the jump that stands over `address`, and does not begin there.
     pub(crate) fn jump_over(&self, address: u64) -> Option<u64> {
         let over = |site: &&SiteRecord| site.replaced().any(|(at, _)| at == address);
@@ -169,7 +225,6 @@ impl Registry {
     /// Makes the detour of a site.
     fn prepare<H: Host>(&mut self, host: &mut H, address: u64) -> Result<Jump, Error> {
         let refused = |why: String| Error::Refused { address, why };
-        let entry = host.detour_entry().ok_or(Error::NoDetours { address })?;
         let known = self.sites.get(&address).ok_or(Error::NotText { address })?.index;
         let (window, code) = self.functions.with(host, address, |code, start| {
             let (window, length) = H::Isa::window(code, start, address)?;
@@ -180,7 +235,11 @@ impl Registry {
         if !host.may_displace(address..address + code.len() as u64) {
             return Err(Error::Ours { address });
         }
+        if code.len() > ORIGINAL_BYTES {
+            return Err(refused("what is displaced is too long to be kept".into()));
+        }
         let slot = host.detour_slot(address, self.next_site)?;
+        let entry = host.detour_entry(slot)?;
         let detour = H::Isa::detour(&window, known, slot, entry).map_err(refused)?;
         let start = slot + detour.start as u64;
         host.write_slot(slot, &detour.code)?;
@@ -195,28 +254,20 @@ impl Registry {
         }
         let bytes =
             bytes.or_else(|| H::Isa::jump(&window, pad?)).ok_or_else(|| refused("the pad does not fit".into()))?;
-        let index = self.publish_detour(host, address, slot, &detour.marks)?;
+        let kept = keep(address, slot + hit::SLOT_BYTES, &bytes, &code, &detour);
+        let index = self.publish_detour(host, &kept)?;
         host.publish(slot, u64::from(known) | hit::INSTEAD)?;
         for begin in [Some(start), pad].into_iter().flatten() {
             host.publish(begin, u64::from(index) | hit::DETOUR)?;
         }
-        let entry = |(at, offset): (u64, usize)| Some((at, hit::inside(index, offset)?));
-        let inside = detour.inside.into_iter().filter_map(entry).collect();
-        Ok(Jump { bytes, site: index, code, inside, standing: false })
+        Ok(Jump::of(index, &kept))
     }
 
     /// Stores and publishes the detour's copy as a site of its own, so that faults in it are understood. Gives its index.
-    fn publish_detour<H: Host>(
-        &mut self,
-        host: &mut H,
-        address: u64,
-        slot: u64,
-        marks: &[u64; MARKS],
-    ) -> Result<u32, Error> {
+    fn publish_detour<H: Host>(&mut self, host: &mut H, detour: &SiteData) -> Result<u32, Error> {
         let index = self.next_site;
-        let copy = slot + hit::SLOT_BYTES;
-        host.store_site(index, &SiteData { address, slot: copy, marks: *marks, ..SiteData::default() })?;
-        host.publish(copy, u64::from(index) | hit::SLOT)?;
+        host.store_site(index, detour)?;
+        host.publish(detour.slot, u64::from(index) | hit::SLOT)?;
         self.next_site += 1;
         Ok(index)
     }
@@ -258,7 +309,7 @@ impl Registry {
     /// The table's entry for `address` may be that of a jump which stood over it once: it becomes that of its site again.
     pub(crate) fn publish_again<H: Host>(&self, host: &mut H, address: u64) -> Result<(), Error> {
         match self.sites.get(&address) {
-            Some(site) if host.detour_entry().is_some() && !site.armed && self.jump_over(address).is_none() => {
+            Some(site) if host.has_detours() && !site.armed && self.jump_over(address).is_none() => {
                 host.publish(address, u64::from(site.index))
             }
             _ => Ok(()),
@@ -267,7 +318,7 @@ impl Registry {
 
     /// Puts jumps back that breakpoints at these addresses were in the way of.
     pub(crate) fn optimize_around<H: Host>(&mut self, host: &mut H, addresses: &[u64]) {
-        if host.detour_entry().is_none() {
+        if !host.has_detours() {
             return;
         }
         let near = |&address: &u64| self.sites.range(..=address).rev().take(Self::REACH).map(|(&at, _)| at);

@@ -62,6 +62,8 @@ mod error;
 mod host;
 #[cfg(feature = "control")]
 mod jump;
+#[cfg(feature = "control")]
+mod pads;
 #[cfg(all(feature = "control", feature = "modules"))]
 mod parameters;
 #[cfg(feature = "control")]
@@ -96,6 +98,8 @@ pub use sync::Zeroed;
 pub use error::Error;
 #[cfg(feature = "control")]
 pub use host::{Detour, Function, Host, Image, Isa, ProbeData, ReturnScheme, SiteData, Stepping};
+#[cfg(feature = "control")]
+pub use pads::Pads;
 #[cfg(all(feature = "control", feature = "modules"))]
 pub use parameters::{Declared, settings};
 #[cfg(feature = "control")]

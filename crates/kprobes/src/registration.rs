@@ -194,7 +194,7 @@ impl Registry {
             for &address in addresses {
                 match self.store(host, request, scheme.as_ref(), address) {
                     Ok((member, bit)) => {
-                        let (disabled, minds_jumps) = (request.disabled, request.minds_jumps());
+                        let (disabled, minds_jumps) = (request.disabled, request.minds_jumps(host));
                         stored.push(Stored { request: index, member, bit, disabled, minds_jumps });
                     }
                     Err(error) => {
@@ -298,18 +298,19 @@ impl Registry {
     fn make_way<'a, H: Host>(
         &mut self,
         host: &mut H,
-        requests: &'a [Request],
-        places: &'a [(Vec<u64>, Option<ReturnScheme>)],
+        requests: &[Request],
+        places: &[(Vec<u64>, Option<ReturnScheme>)],
         new: impl Iterator<Item = &'a u64>,
     ) -> Result<(), Error> {
-        let of = |wanted: fn(&Request) -> bool| {
-            let those = requests.iter().zip(places).filter(move |(request, _)| wanted(request));
-            those.flat_map(|(_, (addresses, _))| addresses)
+        let addresses = |wanted: &dyn Fn(&Request) -> bool| -> Vec<u64> {
+            let those = requests.iter().zip(places).filter(|(request, _)| wanted(request));
+            those.flat_map(|(_, (addresses, _))| addresses).copied().collect()
         };
-        let over = new.chain(of(|request| !request.disabled)).filter_map(|&address| self.jump_over(address));
-        let taken: BTreeSet<u64> = over.chain(of(Request::minds_jumps).copied()).collect();
+        let on = addresses(&|request| !request.disabled);
+        let over = new.copied().chain(on).filter_map(|address| self.jump_over(address));
+        let taken: BTreeSet<u64> = over.chain(addresses(&|request| request.minds_jumps(host))).collect();
         self.unoptimize(host, taken.into_iter())?;
-        of(|_| true).try_for_each(|&address| self.publish_again(host, address))
+        addresses(&|_| true).into_iter().try_for_each(|address| self.publish_again(host, address))
     }
 
     fn handles(

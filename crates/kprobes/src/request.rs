@@ -60,9 +60,11 @@ impl Request {
         Self { address, kind, id, record: false, program: Vec::new(), handlers, disabled: false }
     }
 
-    /// Whether it has a post- or fault handler: a jump is no gain for the one, and does not know the other.
-    pub(crate) fn minds_jumps(&self) -> bool {
-        self.handlers.fault != 0 || self.is_followed()
+    /// Whether it is to be placed by a breakpoint: for a post-handler a jump is no gain, a fault handler it does not
+    /// know; the host's own probes, and others that the host names, need what a trap brings.
+    pub(crate) fn minds_jumps<H: crate::Host>(&self, host: &H) -> bool {
+        let own = matches!(self.kind, ProbeKind::Internal { .. });
+        own || self.handlers.fault != 0 || self.is_followed() || host.needs_trap(self)
     }
 
     /// Whether something runs after the probed instruction.

@@ -61,7 +61,7 @@ pub(crate) struct SiteRecord {
 
 impl SiteRecord {
     pub(crate) fn new(index: u32, data: SiteData) -> Self {
-        let stepping = Stepping::Best;
+        let stepping = Stepping::default();
         let (probes, bits) = (Vec::new(), Bits::default());
         Self { index, data, stepping, probes, bits, armed: false, noted: false, jump: None, no_jump: false }
     }
