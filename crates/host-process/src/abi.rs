@@ -13,6 +13,7 @@
 //! further than to count and compare. The tool finds a `Home` again through [`Shared::home`] of the mapping that
 //! `/proc/PID/maps` shows under [`MEMFD_NAME`].
 
+pub mod lanes;
 pub mod modules;
 pub mod notifiers;
 pub mod stacks;
@@ -26,7 +27,7 @@ use sync::primitive::{AtomicU32, AtomicU64};
 /// The first word of [`Home`] and [`Shared`].
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kprobes\x01");
 /// Changes whenever anything in this file or in the plain data of `hit` changes its meaning.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 5;
 /// The name of the shared mapping.
 pub const MEMFD_NAME: &str = "kprobe-agent";
 
@@ -161,6 +162,8 @@ pub struct Home {
     pub gadget: AtomicU64,
     /// Address of the agent's entry point, for a later tool.
     pub entry: AtomicU64,
+    /// Address of what detours call.
+    pub detour_entry: AtomicU64,
     /// [`FLAG_FOLLOW`] and its like, written by the tool.
     pub flags: AtomicU32,
     /// How many sites, probes and arenas are in use; bytes of programs in use. Written by the tool.
@@ -171,6 +174,8 @@ pub struct Home {
     pub arenas_used: AtomicU32,
     /// See `sites_used`.
     pub programs_used: AtomicU32,
+    /// Not 0: probes may be placed by jumps, and threads have [`lanes`]. Written by the tool, and never taken back.
+    pub has_lanes: AtomicU32,
     /// Not 0: a tool has waited on us in vain, or we on it. Nobody is waited for any more.
     pub alone: AtomicU32,
     /// The actions that the program believes it has for the signals of [`GUARDED`]: handler, flags, restorer, mask.
@@ -203,6 +208,10 @@ pub struct Home {
     pub payloads: [Payload; ACTIVE],
     /// The handler that is called, and where to go on when it faults, for each place in `active`.
     pub running: [Running; ACTIVE],
+    /// What threads keep that are in a detour.
+    pub lanes: [lanes::Lane; lanes::LANES],
+    /// Room for the fetched arguments of a record that is made in a detour, for each lane.
+    pub lane_payloads: [Payload; lanes::LANES],
     /// Areas of slots.
     pub arenas: [Arena; ARENAS],
     /// The probe table.

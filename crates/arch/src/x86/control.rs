@@ -105,7 +105,7 @@ impl<S: Space> kprobes::Isa for X86<S> {
 
     fn detour(window: &Window, site: u32, at: u64, entry: u64) -> Result<Detour, String> {
         let copy = at + SLOT_BYTES;
-        let enter = x86::enter_detour(copy, detour_gap(S::PRIVILEGE), site, entry).ok_or(OUT_OF_REACH)?;
+        let enter = x86::enter_detour(copy, super::detour_gap(S::PRIVILEGE), site, entry).ok_or(OUT_OF_REACH)?;
         let start = SLOT_BYTES as usize - enter.len();
         let body = window.body(copy).map_err(|why| why.to_string())?;
         if body.marks.len() > MARKS {
@@ -121,23 +121,6 @@ impl<S: Space> kprobes::Isa for X86<S> {
 }
 
 const OUT_OF_REACH: &str = "its detour is out of a jump's reach";
-
-/// How many bytes a detour leaves free below the stack pointer: what code may have there (System V ABI, "red zone"; a
-/// kernel has none), and what an emulated instruction pushes. What detours call takes them back.
-///
-/// ```
-/// use arch::x86::detour_gap;
-/// use isa::x86::Privilege;
-///
-/// assert_eq!([Privilege::User, Privilege::Kernel].map(detour_gap), [128, 64]);
-/// ```
-#[must_use]
-pub const fn detour_gap(privilege: Privilege) -> u8 {
-    match privilege {
-        Privilege::User => 128,
-        Privilege::Kernel => 64,
-    }
-}
 
 /// Whether neither the trap flag nor a cleared interrupt flag shows in what the instruction does, and the next
 /// instruction comes directly behind it.

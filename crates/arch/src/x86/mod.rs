@@ -8,8 +8,6 @@ mod fetch;
 pub mod handlers;
 mod trap;
 
-#[cfg(feature = "control")]
-pub use control::detour_gap;
 pub use fetch::{Fetch, Reader};
 pub use trap::ARGUMENTS;
 
@@ -26,6 +24,23 @@ pub trait Space: Copy + Debug + 'static {
 
     /// Executes an operation in trap context; false when the processor must execute its image instead.
     fn execute(op: &Op, regs: &mut Regs) -> bool;
+}
+
+/// How many bytes a detour leaves free below the stack pointer: what code may have there (System V ABI, "red zone"; a
+/// kernel has none), and what an emulated instruction pushes. What detours call takes them back.
+///
+/// ```
+/// use arch::x86::detour_gap;
+/// use isa::x86::Privilege;
+///
+/// assert_eq!([Privilege::User, Privilege::Kernel].map(detour_gap), [128, 64]);
+/// ```
+#[must_use]
+pub const fn detour_gap(privilege: Privilege) -> u8 {
+    match privilege {
+        Privilege::User => 128,
+        Privilege::Kernel => 64,
+    }
 }
 
 /// The instruction set, for both halves of the engine.

@@ -11,5 +11,5 @@ pub use contained::Recovery;
 pub use frame::{SignalFrame, restorer};
 pub use mirrored::call_mirrored;
 pub use syscall::{nr, syscall};
-pub use thread::thread_word;
+pub use thread::{fs_base, thread_word};
 pub use time::now;

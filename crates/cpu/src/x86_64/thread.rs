@@ -1,5 +1,29 @@
 //! The thread control block.
 
+/// The fs base, which the C library lets point at the thread control block (x86-64 psABI, thread-local storage).
+///
+/// ```
+/// // SAFETY: the kernel says that programs may use the instruction.
+/// # if unsafe { libc::getauxval(libc::AT_HWCAP2) } & 2 != 0 {
+/// let base = unsafe { cpu::fs_base() };
+/// // SAFETY: this thread is a C library's, whose block begins with its own address.
+/// assert_eq!(base, unsafe { cpu::thread_word::<0>() });
+/// # }
+/// ```
+///
+/// # Safety
+///
+/// The kernel must have enabled the instruction: it says so in `AT_HWCAP2` (Linux
+/// `Documentation/arch/x86/x86_64/fsgs.rst`).
+#[must_use]
+#[inline(always)]
+pub unsafe fn fs_base() -> u64 {
+    let base: u64;
+    // SAFETY: the caller promises that the instruction exists. It changes nothing.
+    unsafe { core::arch::asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
+    base
+}
+
 /// The word at `fs:OFFSET`: a field of the C library's thread control block.
 ///
 /// ```

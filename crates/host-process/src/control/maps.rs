@@ -89,8 +89,8 @@ const REACH: u64 = 1 << 30;
 /// Room left above the program for its heap, and below the stack for its growth.
 const GROWTH: u64 = 256 << 20;
 /// Nothing is mapped below: `vm.mmap_min_addr`'s usual value.
-const LOWEST: u64 = 0x10000;
-const HIGHEST: u64 = 0x7fff_ffff_f000;
+pub(crate) const LOWEST: u64 = 0x10000;
+pub(crate) const HIGHEST: u64 = 0x7fff_ffff_f000;
 const PAGE: u64 = 0x1000;
 
 /// A free place of `size` bytes, as near to `address` as there is one within reach, that is in nobody's way: not where
@@ -109,6 +109,14 @@ pub(crate) fn gap_near(maps: &[Mapping], address: u64, size: u64) -> Option<u64>
         }
     }
     best
+}
+
+/// Whether nothing is mapped in a range, and nobody grows into it.
+#[must_use]
+pub(crate) fn is_free(maps: &[Mapping], range: &core::ops::Range<u64>) -> bool {
+    // The first and the last page of a gap stay free: they are somebody's guards.
+    let holds = |&(low, high): &(u64, u64)| low + PAGE <= range.start && range.end + PAGE <= high;
+    gaps(maps).iter().any(holds)
 }
 
 /// Free ranges, less the room that others grow into.

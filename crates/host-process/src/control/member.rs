@@ -10,13 +10,14 @@ use super::process::Life;
 use super::resolve::{FetchSymbols, Resolved, resolve};
 use super::stop::Held;
 use super::target::Target;
+use super::table::StoredSite;
 use super::{HostError, Result, inject, settle, table};
 use crate::abi::{FLAG_FOLLOW, Home};
 use core::mem::offset_of;
 use events::{Definition, compile};
 use hit::Kind;
 use kprobes::{Handle, Placement, ProbeKind, Registry, Request};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Instances of a return probe whose definition does not say `r[MAXACTIVE]`.
@@ -109,9 +110,9 @@ impl Member {
             return Self::inhabited(target, plan);
         }
         let mut registry = Registry::new(target.home_half(offset_of!(Home, sites_used))?, 0);
-        for site in table::sites(&target)? {
-            registry.adopt(site.index, site.data);
-        }
+        let (jumps, sites): (Vec<_>, Vec<_>) = table::sites(&target)?.into_iter().partition(StoredSite::is_jump);
+        sites.into_iter().for_each(|site| registry.adopt(site.index, site.data));
+        jumps.iter().for_each(|jump| registry.inherit_jump(jump.index, &jump.data, false));
         Self::new(target, registry, 0, plan)
     }
 
@@ -172,12 +173,14 @@ impl Member {
     /// Takes over the probes that stand in the target's table; gives those of events, by their ids.
     fn take_over(
         &mut self,
-        sites: Vec<table::StoredSite>,
+        sites: Vec<StoredSite>,
         probes: &[table::StoredProbe],
     ) -> Result<BTreeMap<u32, Vec<(u64, u32)>>> {
         let mut found: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
+        let (jumps, sites): (Vec<_>, Vec<_>) = sites.into_iter().partition(StoredSite::is_jump);
+        let standing: BTreeSet<u64> = jumps.iter().filter(|j| j.armed).map(|j| j.data.address).collect();
         for site in sites {
-            if site.armed && !self.target.has_breakpoint(site.data.address) {
+            if site.armed && !self.target.is_planted(site.data.address, standing.contains(&site.data.address)) {
                 // Its object was unmapped when no tool was there.
                 self.target.abandon(&site, &table::chain(probes, site.first))?;
                 self.registry.adopt(site.index, site.data);
@@ -206,6 +209,9 @@ impl Member {
                 }
             }
             self.registry.inherit(site.index, site.data, chain, bits, site.armed);
+        }
+        for jump in jumps {
+            self.registry.inherit_jump(jump.index, &jump.data, jump.armed);
         }
         Ok(found)
     }

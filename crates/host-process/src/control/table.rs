@@ -87,6 +87,13 @@ pub(crate) struct StoredSite {
     pub(crate) first: u32,
 }
 
+impl StoredSite {
+    /// Whether it is a detour's: `armed` says that its jump stands.
+    pub(crate) fn is_jump(&self) -> bool {
+        self.data.how & Site::JUMP != 0
+    }
+}
+
 /// What stands in a target's table for a probe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StoredProbe {

@@ -1,16 +1,19 @@
 //! A target as control's host: its table, its text, its slots, reached from outside.
 
 use super::inject::{Site as AgentSite, map};
-use super::maps::{gap_near, mappings};
+use super::maps::{HIGHEST, LOWEST, gap_near, is_free, mappings};
 use super::memory::Memory;
 use super::objects::Objects;
 use super::returns;
 use super::stop::{Held, Remote, synchronize};
 use super::{HostError, Result};
+use crate::abi::lanes::{LANES, Lane};
 use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
+use core::ops::Range;
 use hit::{Marks, Probe, Site};
-use kprobes::{Error, Function, ProbeData, ReturnScheme, SiteData};
+use isa::x86::{JUMP_LEN, Regs};
+use kprobes::{Error, Function, HandlerData, Pads, ProbeData, Request, ReturnScheme, SiteData, Stepping};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync::Bucket;
@@ -28,6 +31,11 @@ pub(crate) struct Target {
     pub(crate) objects: Arc<Objects>,
     memory: Memory,
     arenas: Vec<(u64, u64, u64)>,
+    /// The address of what detours call, if probes can be placed by jumps.
+    detours: Option<u64>,
+    pads: Pads,
+    /// Where pads can be.
+    pad_areas: Vec<Range<u64>>,
     programs_used: u32,
     /// Who makes system calls in the target at the moment; without one, a thread is stopped for each.
     remote: Option<Box<dyn Remote>>,
@@ -44,7 +52,22 @@ impl Target {
     pub(crate) fn open(pid: i32, agent: AgentSite, objects: Objects) -> Result<Self> {
         let memory = Memory::open(pid)?;
         let objects = Arc::new(objects);
-        let mut target = Self { pid, agent, objects, memory, arenas: Vec::new(), programs_used: 0, remote: None };
+        let mut target = Self {
+            pid,
+            agent,
+            objects,
+            memory,
+            arenas: Vec::new(),
+            detours: None,
+            pads: Pads::new(JUMP_LEN),
+            pad_areas: Vec::new(),
+            programs_used: 0,
+            remote: None,
+        };
+        if has_fs_base() {
+            target.set_home_half(offset_of!(Home, has_lanes), 1)?;
+            target.detours = Some(target.memory.word(target.home(offset_of!(Home, detour_entry)))?);
+        }
         target.programs_used = target.home_half(offset_of!(Home, programs_used))?;
         let arenas = target.home_half(offset_of!(Home, arenas_used))?.min(ARENAS as u32);
         for i in 0..u64::from(arenas) {
@@ -114,10 +137,11 @@ impl Target {
         self.set_home_half(offset_of!(Home, programs_used), 0)
     }
 
-    /// Whether a breakpoint stands at an address.
-    pub(crate) fn has_breakpoint(&self, address: u64) -> bool {
+    /// Whether a breakpoint, or a jump that is none of the text's own, stands at an address.
+    pub(crate) fn is_planted(&self, address: u64, jumps: bool) -> bool {
         let mut byte = [0];
-        self.memory.read(address, &mut byte).is_ok() && byte == [isa::x86::BREAKPOINT]
+        let planted = |byte| byte == isa::x86::BREAKPOINT || jumps && byte == isa::x86::JUMP;
+        self.memory.read(address, &mut byte).is_ok() && planted(byte[0])
     }
 
     /// Nothing stands at a site any more: its table entry says so, and its chain is empty.
@@ -180,7 +204,10 @@ impl Target {
         if index >= ARENAS {
             return Err(Error::Full { what: "areas of slots", limit: ARENAS }.into());
         }
-        self.arenas.push((base, ARENA_BYTES, 0));
+        if let Some(entry) = self.detours {
+            self.memory.write(base, &far_jump(entry))?;
+        }
+        self.arenas.push((base, ARENA_BYTES, SLOT_BYTES));
         self.set_home_half(offset_of!(Home, arenas_used), index as u32 + 1)?;
         self.note_arena(index)?;
         Ok(base)
@@ -200,6 +227,87 @@ impl Target {
         let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
         Ok(words.filter(|&w| w != 0).collect())
     }
+
+    /// Threads that are in a detour: which lane, and the number of the entry. One that was left by `longjmp` is passed over.
+    pub(crate) fn in_detours(&self) -> Result<Vec<(usize, u64)>> {
+        if self.detours.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut bytes = vec![0u8; size_of::<Lane>() * LANES];
+        self.memory.read(self.home(offset_of!(Home, lanes)), &mut bytes)?;
+        let lanes = bytes.chunks_exact(size_of::<Lane>()).enumerate();
+        let field = |lane: &[u8], offset: usize| super::table::word_at(lane, offset);
+        let inside = lanes.filter(|(_, lane)| {
+            let frame = field(lane, offset_of!(Lane, frame));
+            frame != 0 && self.is_detour(frame)
+        });
+        Ok(inside.map(|(index, lane)| (index, field(lane, offset_of!(Lane, entries)))).collect())
+    }
+
+    /// Whether what lies at `frame`, on a thread's stack, is what a detour has put there: see `trap::lanes`.
+    fn is_detour(&self, frame: u64) -> bool {
+        let word = |at: u64| self.memory.word(at).ok();
+        let behind = frame.wrapping_add(size_of::<Regs>() as u64);
+        let (Some(back), Some(site)) = (word(behind), word(behind.wrapping_add(8))) else { return false };
+        let in_slot = |&(base, size, _): &(u64, u64, u64)| (base..base + size).contains(&back);
+        site < SITES as u64 && back % SLOT_BYTES == 0 && self.arenas.iter().any(in_slot)
+    }
+
+    /// Two slots that follow each other, or one.
+    fn slots(&mut self, address: u64, count: u64) -> core::result::Result<u64, Error> {
+        const REACH: u64 = 1 << 30;
+        let bytes = count * SLOT_BYTES;
+        let fits = |&(base, size, used): &(u64, u64, u64)| used + bytes <= size && base.abs_diff(address) < REACH;
+        let index = match self.arenas.iter().position(fits) {
+            Some(index) => index,
+            None => {
+                self.new_arena(address).map_err(failed)?;
+                self.arenas.len() - 1
+            }
+        };
+        let arena = self.arenas.get_mut(index).ok_or(Error::Full { what: "areas of slots", limit: ARENAS })?;
+        let slot = arena.0 + arena.2;
+        arena.2 += bytes;
+        self.note_arena(index).map_err(failed)?;
+        Ok(slot)
+    }
+
+    /// Makes the page of a pad executable memory of ours, and others around it, if nothing else is there.
+    fn allocate_pads(&mut self, page: u64) -> bool {
+        const PAGE: u64 = 1 << 12;
+        let within = |area: &Range<u64>| area.contains(&page);
+        if self.pad_areas.iter().any(within) {
+            return true;
+        }
+        let Ok(maps) = mappings(self.pid) else { return false };
+        let around = page & !(PAD_AREA - 1);
+        let wanted = [around..around + PAD_AREA, page..page + PAGE];
+        let Some(area) = wanted.into_iter().find(|area| is_free(&maps, area)) else { return false };
+        let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
+        let exact = libc::MAP_FIXED_NOREPLACE as u64;
+        let bytes = area.end - area.start;
+        let mapped = self.with_remote(|remote| map(remote, area.start, bytes, protection, exact));
+        if mapped.is_ok_and(|at| at == area.start) {
+            self.pad_areas.push(area);
+        }
+        self.pad_areas.iter().any(within)
+    }
+}
+
+/// Address space that is mapped at once for pads. Only the pages that have some take memory.
+const PAD_AREA: u64 = 1 << 20;
+
+/// Whether programs may read the fs base by an instruction: `AT_HWCAP2`, `HWCAP2_FSGSBASE`. The target has our kernel.
+fn has_fs_base() -> bool {
+    const FSGSBASE: u64 = 1 << 1;
+    // SAFETY: it has no effect.
+    let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP2) };
+    capabilities & FSGSBASE != 0
+}
+
+/// `jmp [rip]`, and where to.
+fn far_jump(to: u64) -> Vec<u8> {
+    [0xFF, 0x25, 0, 0, 0, 0].into_iter().chain(to.to_le_bytes()).collect()
 }
 
 /// The function of an object's that holds `address`, with its code as the file has it.
@@ -243,20 +351,57 @@ impl kprobes::Host for Target {
     }
 
     fn slot(&mut self, address: u64) -> core::result::Result<u64, Error> {
+        self.slots(address, 1)
+    }
+
+    fn stepping(&self) -> Stepping {
+        Stepping::Jump
+    }
+
+    fn has_detours(&self) -> bool {
+        self.detours.is_some()
+    }
+
+    fn needs_trap(&self, request: &Request) -> bool {
+        request.handlers != HandlerData::NONE
+    }
+
+    fn detour_entry(&mut self, slot: u64) -> core::result::Result<u64, Error> {
+        let arena = self.arenas.iter().find(|&&(base, size, _)| (base..base + size).contains(&slot));
+        arena.map(|&(base, ..)| base).ok_or(Error::NoDetours { address: slot })
+    }
+
+    fn may_displace(&mut self, range: Range<u64>) -> bool {
+        // A goroutine's stack has room for what its function needs, and little else.
+        self.objects.at(range.start).is_some_and(|object| !object.object.is_go())
+    }
+
+    fn detour_slot(&mut self, address: u64, site: u32) -> core::result::Result<u64, Error> {
+        // The last quarter is for probes: they work without a jump.
+        const LIMIT: usize = SITES / 4 * 3;
+        if site as usize >= LIMIT {
+            return Err(Error::Full { what: "sites with jumps", limit: LIMIT });
+        }
+        self.slots(address, 2)
+    }
+
+    fn pad(&mut self, address: u64, fits: &dyn Fn(Range<u64>) -> Option<u64>) -> core::result::Result<u64, Error> {
+        // So far a jump leads from there to a detour on the other side.
         const REACH: u64 = 1 << 30;
-        let fits = |&(base, size, used): &(u64, u64, u64)| used + SLOT_BYTES <= size && base.abs_diff(address) < REACH;
-        let index = match self.arenas.iter().position(fits) {
-            Some(index) => index,
-            None => {
-                self.new_arena(address).map_err(failed)?;
-                self.arenas.len() - 1
-            }
-        };
-        let arena = self.arenas.get_mut(index).ok_or(Error::Full { what: "areas of slots", limit: ARENAS })?;
-        let slot = arena.0 + arena.2;
-        arena.2 += SLOT_BYTES;
-        self.note_arena(index).map_err(failed)?;
-        Ok(slot)
+        // Neighbours begin to look at the same place, and so their pads are close together.
+        const BLOCK: u64 = 1 << 20;
+        let range = address.saturating_sub(REACH).max(LOWEST)..address.saturating_add(REACH).min(HIGHEST);
+        let lowest = fits(range.clone()).unwrap_or(range.end);
+        let mut pads = core::mem::replace(&mut self.pads, Pads::new(JUMP_LEN));
+        let this = core::cell::RefCell::new(&mut *self);
+        let mut take = |range| pads.take(range, fits, |page| this.borrow_mut().allocate_pads(page));
+        let pad = take(lowest.next_multiple_of(BLOCK)..range.end).or_else(|| take(range));
+        self.pads = pads;
+        pad.ok_or(Error::NoDetours { address })
+    }
+
+    fn set_jump(&mut self, site: u32, stands: bool) -> core::result::Result<(), Error> {
+        self.set_armed(site, stands)
     }
 
     fn write_slot(&mut self, slot: u64, code: &[u8]) -> core::result::Result<(), Error> {
@@ -330,12 +475,17 @@ impl kprobes::Host for Target {
     }
 
     fn grace(&mut self) {
+        // A detour makes no barrier of its own: what it has stored before it looked at the table is seen from here on.
+        let _ = self.detours.map(|_| self.synchronize());
         let deadline = Instant::now() + GRACE;
         let mut waiting = self.in_handlers().unwrap_or_default();
-        while !waiting.is_empty() && Instant::now() < deadline {
+        let mut inside = self.in_detours().unwrap_or_default();
+        while !(waiting.is_empty() && inside.is_empty()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_micros(200));
             let now = self.in_handlers().unwrap_or_default();
             waiting.retain(|t| now.contains(t));
+            let now = self.in_detours().unwrap_or_default();
+            inside.retain(|t| now.contains(t));
         }
     }
 }

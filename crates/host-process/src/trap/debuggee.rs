@@ -8,6 +8,7 @@
 use super::Memory;
 use cpu::{nr, syscall};
 
+use hit::Site;
 use sync::primitive::Ordering;
 
 const PTRACE_TRACEME: u64 = 0;
@@ -44,7 +45,7 @@ pub(crate) fn executes(memory: Memory, tid: u64) -> bool {
     asked
 }
 
-/// Takes every breakpoint out of this process's own copy of the text.
+/// Takes every breakpoint, and every jump, out of this process's own copy of the text. No other thread runs in it.
 fn restore_text(memory: Memory) {
     let path = c"/proc/self/mem".as_ptr() as u64;
     // SAFETY: the path is a constant string.
@@ -57,8 +58,10 @@ fn restore_text(memory: Memory) {
     for site in memory.home.sites.iter().take(used).filter(|s| hit::live(&s.state)) {
         let original = site.original.first().map_or(0, |w| w.load(Ordering::Relaxed)).to_le_bytes();
         let address = site.address.load(Ordering::Relaxed);
-        // SAFETY: one byte of text gets back the value that the tool found there; no Rust object of ours is there.
-        unsafe { syscall(nr::PWRITE64, [file, original.as_ptr() as u64, 1, address, 0, 0]) };
+        let how = site.how.load(Ordering::Relaxed);
+        let bytes = if how & Site::JUMP == 0 { 1 } else { Site::lengths(how).0.min(original.len() as u64) };
+        // SAFETY: these bytes of text get back the values that the tool found there; no Rust object of ours is there.
+        unsafe { syscall(nr::PWRITE64, [file, original.as_ptr() as u64, bytes, address, 0, 0]) };
         site.state.store(0, Ordering::Relaxed);
     }
     // SAFETY: our own descriptor.

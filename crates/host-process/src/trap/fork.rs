@@ -5,7 +5,7 @@
 //! identity and, if the trace follows children, a bank of its own; otherwise its hits are stepped over, uncounted.
 //! A `vfork` child shares its parent's memory, page and bank included, and counts as its parent.
 
-use super::{Memory, debuggee, mailbox, modules, stacks};
+use super::{Memory, debuggee, lanes, mailbox, modules, stacks};
 use crate::abi::{Bank, FLAG_FOLLOW, NO_BANK, Shared};
 use cpu::{nr, syscall};
 use sync::primitive::Ordering;
@@ -37,6 +37,7 @@ fn adopt(memory: Memory) {
     memory.home.active.iter().for_each(|w| w.store(0, Ordering::Relaxed));
     super::host::returns(memory.home).adopt();
     stacks::adopt(memory.home);
+    lanes::adopt(memory.home);
     let identity = memory.identity();
     let (bank, pid) = if is_followed(memory) {
         claim_own(memory)

@@ -1,8 +1,9 @@
 //! The hit path's host: what it needs, from the memory that the tool prepared.
 
 use super::memory::{self, read, read_word};
-use super::{FAULT_BITS, Memory, debuggee, fork, guard, mailbox, modules, record, stacks, unwind};
-use crate::abi::{Home, PAYLOAD_BYTES, STUB_BYTES, action, event};
+use super::lanes::Stay;
+use super::{FAULT_BITS, Memory, debuggee, fork, guard, lanes, mailbox, modules, record, stacks, unwind};
+use crate::abi::{Home, STUB_BYTES, action, event};
 use arch::x86::Space;
 use arch::x86::handlers::{self, Around, Running};
 use core::cell::{Cell, RefCell};
@@ -30,7 +31,7 @@ impl Space for Own {
     }
 }
 
-/// One trap in one thread.
+/// One trap, or one detour, in one thread.
 #[derive(Debug)]
 pub struct TrapHost<'f> {
     pub(crate) memory: Memory,
@@ -38,20 +39,49 @@ pub struct TrapHost<'f> {
     tid: Cell<u64>,
     /// The thread's place among those that are in a handler, once it has one.
     place: Cell<Option<&'static AtomicU64>>,
-    frame: RefCell<&'f mut SignalFrame>,
-    /// A fault's signal may be masked now.
-    masks_faults: bool,
+    way: Way<'f>,
+}
+
+/// How the thread has come here.
+#[derive(Debug)]
+enum Way<'f> {
+    Trap {
+        frame: RefCell<&'f mut SignalFrame>,
+        /// A fault's signal may be masked now.
+        masks_faults: bool,
+    },
+    /// By a jump; without a lane no probe can run.
+    Detour { stay: Option<Stay>, vectors: Cell<Option<[[u64; 2]; 8]>> },
 }
 
 impl<'f> TrapHost<'f> {
     pub(crate) fn new(memory: Memory, frame: &'f mut SignalFrame) -> Self {
         let masks_faults = frame.mask() & FAULT_BITS != 0;
-        Self { memory, tid: Cell::new(0), place: Cell::new(None), frame: RefCell::new(frame), masks_faults }
+        Self::on_way(memory, Way::Trap { frame: RefCell::new(frame), masks_faults })
     }
 
     /// In the handler of a fault, which runs under the program's mask for it.
     pub(crate) fn in_fault(memory: Memory, frame: &'f mut SignalFrame) -> Self {
-        Self { masks_faults: true, ..Self::new(memory, frame) }
+        Self::on_way(memory, Way::Trap { frame: RefCell::new(frame), masks_faults: true })
+    }
+
+    /// In a detour.
+    #[inline(always)]
+    pub(crate) fn in_detour(memory: Memory, stay: Option<Stay>) -> Self {
+        Self::on_way(memory, Way::Detour { stay, vectors: Cell::new(None) })
+    }
+
+    #[inline(always)]
+    const fn on_way(memory: Memory, way: Way<'f>) -> Self {
+        Self { memory, tid: Cell::new(0), place: Cell::new(None), way }
+    }
+
+    /// The signal frame, unless somebody has borrowed it or there is none.
+    fn frame<R>(&self, f: impl FnOnce(&mut SignalFrame) -> R) -> Option<R> {
+        match &self.way {
+            Way::Trap { frame, .. } => frame.try_borrow_mut().ok().map(|mut frame| f(&mut frame)),
+            Way::Detour { .. } => None,
+        }
     }
 
     /// The running thread's id.
@@ -64,8 +94,14 @@ impl<'f> TrapHost<'f> {
     }
 
     /// Lends `f` room for fetched arguments: a signal stack has none to spare.
-    pub(crate) fn with_payload<R>(&self, f: impl FnOnce(&mut [u8; PAYLOAD_BYTES]) -> R) -> Option<R> {
+    pub(crate) fn with_payload<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         let home = self.memory.home;
+        if let Way::Detour { stay, .. } = &self.way {
+            let Some(room) = stay.as_ref()?.payload(home) else { return Some(with_little(f)) };
+            // SAFETY: as below; the lane is the thread's alone, and no detour of the same thread that this one has
+            // interrupted uses it. Who interrupts this one is told that it does.
+            return Some(f(unsafe { &mut *room.get() }));
+        }
         // Taken while it is lent, so that `f` cannot borrow it again.
         let place = self.place.take()?;
         let room = home.payloads.get(self.index(place)?)?;
@@ -80,8 +116,20 @@ impl<'f> TrapHost<'f> {
     /// Runs `f`, which calls a probe's handler, on a stack of its own: of all signals only breakpoints' and faults' are
     /// delivered meanwhile. `None` when no stack is free.
     pub(crate) fn calling<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
-        let (low, high) = self.signal_stack();
-        stacks::call(self.memory.home, self.tid(), low..high, self.masks_faults, f)
+        let home = self.memory.home;
+        let lane = lanes::here(home);
+        let was = lane.map_or(0, |lane| lane.calling.swap(1, Ordering::Relaxed));
+        let called = match &self.way {
+            Way::Trap { masks_faults, .. } => {
+                let (low, high) = self.signal_stack();
+                stacks::call(home, self.tid(), low..high, *masks_faults, f)
+            }
+            Way::Detour { .. } => None,
+        };
+        if let Some(lane) = lane {
+            lane.calling.store(was, Ordering::Relaxed);
+        }
+        called
     }
 
     /// There was no stack for a handler of this probe. What was counted for it already, `instead`, is a miss.
@@ -100,23 +148,19 @@ impl<'f> TrapHost<'f> {
     }
 
     pub(crate) fn set_registers(&self, regs: &Regs) {
-        if let Ok(mut frame) = self.frame.try_borrow_mut() {
-            frame.set_registers(regs);
-        }
+        self.frame(|frame| frame.set_registers(regs));
     }
 
     pub(crate) fn mask(&self) -> u64 {
-        self.frame.try_borrow().map_or(0, |f| f.mask())
+        self.frame(|frame| frame.mask()).unwrap_or(0)
     }
 
     pub(crate) fn set_mask(&self, mask: u64) {
-        if let Ok(mut frame) = self.frame.try_borrow_mut() {
-            frame.set_mask(mask);
-        }
+        self.frame(|frame| frame.set_mask(mask));
     }
 
     pub(crate) fn signal_stack(&self) -> (u64, u64) {
-        self.frame.try_borrow().map_or((0, 0), |f| f.signal_stack())
+        self.frame(|frame| frame.signal_stack()).unwrap_or_default()
     }
 
     /// Whether the running process is the one whose memory this is; a `vfork` child is not.
@@ -129,6 +173,16 @@ impl<'f> TrapHost<'f> {
         known == unsafe { cpu::syscall(cpu::nr::GETPID, [0; 6]) }.cast_unsigned()
     }
 }
+
+/// Lends `f` room on the stack, where there is none to spare: what finds no room in it is cut off, and the record says so.
+#[cold]
+#[inline(never)]
+fn with_little<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    f(&mut [0; LITTLE])
+}
+
+/// Bytes of that room.
+const LITTLE: usize = 256;
 
 /// The instances of a process.
 pub(crate) fn returns(home: &Home) -> Returns<'_> {
@@ -149,7 +203,10 @@ unsafe impl Around for TrapHost<'_> {
     }
 
     fn vectors(&self) -> Option<[[u64; 2]; 8]> {
-        self.frame.try_borrow().ok()?.vectors()
+        match &self.way {
+            Way::Trap { frame, .. } => frame.try_borrow().ok()?.vectors(),
+            Way::Detour { vectors, .. } => vectors.get(),
+        }
     }
 
     fn is_silenced(&self, probe: &Probe) -> bool {
@@ -235,6 +292,10 @@ impl Host for TrapHost<'_> {
     fn enter(&self) -> Option<&AtomicU64> {
         // A process that does not count makes no system call of ours: it may have forbidden them to itself.
         self.memory.is_active().then_some(())?;
+        if let Way::Detour { stay, .. } = &self.way {
+            let lane = stay.as_ref()?.lane();
+            return (lane.calling.load(Ordering::Relaxed) == 0).then_some(&lane.left);
+        }
         let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
         self.place.set(Some(place));
         Some(place)

@@ -3,7 +3,7 @@
 use super::host::TrapHost;
 use super::mailbox;
 use super::memory::{read, read_string, read_word};
-use crate::abi::{Bank, Home, PAYLOAD_BYTES, RINGS, RingMemory};
+use crate::abi::{Bank, Home, RINGS, RingMemory};
 use arch::x86::{Fetch, Reader};
 use cpu::{nr, syscall};
 use events::run;
@@ -27,11 +27,11 @@ fn write_with(
     regs: &Regs,
     cause: Cause<'_>,
     bank: &Bank,
-    payload: &mut [u8; PAYLOAD_BYTES],
+    payload: &mut [u8],
 ) -> bool {
     let (tsc, cpu) = cpu::now();
     let source = Fetch { reader: host, regs, cause };
-    let length = run(code(host.memory.home, probe), &source, payload).min(PAYLOAD_BYTES);
+    let length = run(code(host.memory.home, probe), &source, payload).min(payload.len());
     let caller = match cause {
         Cause::Hit => 0,
         // Behind a tail call the address may be another instance's stub.

@@ -1,7 +1,7 @@
 //! The agent's first instructions in the target, run once by a thread that the tool holds.
 
 use super::signals::{SA_NODEFER, SA_ONSTACK, SA_RESTART, SA_RESTORER, SA_SIGINFO, SigAction, sigaction};
-use super::{FAULT_BITS, Memory, SIGTRAP, SIGTRAP_BIT, abandoned, actions, foreign, fork, guard};
+use super::{FAULT_BITS, Memory, SIGTRAP, SIGTRAP_BIT, abandoned, actions, detour, foreign, fork, guard};
 use crate::abi::{Home, MAGIC, VERSION};
 use cpu::{SignalFrame, nr, syscall};
 use hit::Outcome;
@@ -41,6 +41,7 @@ pub unsafe extern "C" fn start(home: *const Home) -> i64 {
             actions::believe(Memory { home }, SIGTRAP, &old);
         }
         actions::take_over(Memory { home });
+        home.detour_entry.store(detour::entry as *const () as u64, Ordering::Relaxed);
         home.version.store(VERSION, Ordering::Relaxed);
         home.magic.store(MAGIC, Ordering::Release);
     }

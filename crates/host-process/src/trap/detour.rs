@@ -1,0 +1,197 @@
+//! Detours: what a jump into kprobes calls, instead of a trap.
+//!
+//! A site that is placed by a jump has a detour of its own, made by [`kprobes::Isa::detour`]: it leaves the red zone
+//! alone, pushes the site's index, and calls [`entry`]; the copy of the displaced instructions follows. So the return
+//! address is where execution goes on, and the processor's prediction of returns stays right.
+//!
+//! [`entry`] makes the registers that a trap's handler would find in its frame, lets the hit path run on them, and
+//! mostly returns to the copy. If a handler has sent execution elsewhere, or moved the stack, it leaves by `iretq`, which
+//! restores everything at once.
+//!
+//! ```text
+//! interrupted stack │ red zone │ site │ return address │ flags rip r15 … rax │ xmm15 … xmm0 │ …
+//!               rsp ┘                                                     └ Regs
+//! ```
+//!
+//! # What is different from a trap
+//!
+//! * **Signals** are delivered meanwhile. Their handlers may hit probes, which run; and may never come back (`longjmp`).
+//!   Nothing here is left in a state that this would spoil: `lanes` says how it is known that a thread is in a detour.
+//! * The **stack** is the program's, and what runs here uses less of it than a signal's frame would. A handler of a
+//!   user's runs on a stack of its own, with signals masked, as in a trap.
+//! * **Registers** that a signal's frame has and `Regs` has not: the agent is compiled code, which may use the lower
+//!   halves of the vector registers, so those are saved; it does no arithmetic in floating point. A user's handler may
+//!   use everything: `vectors` saves all that there is.
+//! * The **flags**: compiled code wants the direction and the alignment check flag cleared. `popfq` is slow, so it is only
+//!   executed for flags that `sahf` cannot set.
+//! * The **thread** has no name here but its fs base: a system call would cost more than all the rest.
+//!
+//! Source: Linux, `arch/x86/kernel/kprobes/opt.c` (`optprobe_template_func`).
+
+use super::{TrapHost, fork, lanes, start};
+use hit::Onward;
+use isa::x86::{Privilege, Regs};
+
+/// Bytes that a detour leaves below the stack pointer.
+const GAP: usize = arch::x86::detour_gap(Privilege::User) as usize;
+/// CF, PF, AF, ZF, SF, which `sahf` sets, and OF.
+const ARITHMETIC: i32 = 0x8D5;
+/// Flags under which compiled code must not run: single step, direction, nested task, alignment check.
+const UNWANTED: i32 = 0x4_4500;
+/// The flags that a program has beside the arithmetic ones, nearly always: interrupts on, and the bit that is always 1.
+const USUAL: i32 = 0x202;
+
+/// The registers are those of a jump that this site was placed by; true when the copy comes next, with these.
+extern "C" fn detoured(regs: &mut Regs, site: u64) -> bool {
+    let memory = start::memory();
+    fork::notice(memory);
+    // Without a lane it is counted as missed.
+    let stay = lanes::here(memory.home).map(|lane| lanes::Stay::begin(memory.home, lane, regs));
+    let host = TrapHost::in_detour(memory, stay);
+    hit::detoured(&host, site, regs) == Onward::Copy
+}
+
+/// From `rax` to `r14`. The stack pointer among them is passed over: who leaves has it from elsewhere.
+macro_rules! pop_registers {
+    () => {
+        "
+        pop rax
+        pop rcx
+        pop rdx
+        pop rbx
+        pop rbp
+        pop rbp
+        pop rsi
+        pop rdi
+        pop r8
+        pop r9
+        pop r10
+        pop r11
+        pop r12
+        pop r13
+        pop r14
+        "
+    };
+}
+
+/// What detours call.
+///
+/// # Safety
+///
+/// Only a detour may.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn entry() {
+    core::arch::naked_asm!(
+        "pushfq",
+        "push rax", // rip: the hit path knows it
+        "push r15",
+        "push r14",
+        "push r13",
+        "push r12",
+        "push r11",
+        "push r10",
+        "push r9",
+        "push r8",
+        "push rdi",
+        "push rsi",
+        "push rbp",
+        "push rax", // rsp: below
+        "push rbx",
+        "push rdx",
+        "push rcx",
+        "push rax",
+        "lea rax, [rsp + 20*8 + {gap}]",
+        "mov [rsp + 4*8], rax",
+        "mov rdi, rsp",
+        "mov rsi, [rsp + 19*8]",
+        "mov rbx, rsp",
+        "test dword ptr [rsp + 17*8], {unwanted}",
+        "jnz 3f",
+        "4:",
+        "sub rsp, 16*16",
+        "and rsp, -16",
+        "movaps [rsp], xmm0",
+        "movaps [rsp + 1*16], xmm1",
+        "movaps [rsp + 2*16], xmm2",
+        "movaps [rsp + 3*16], xmm3",
+        "movaps [rsp + 4*16], xmm4",
+        "movaps [rsp + 5*16], xmm5",
+        "movaps [rsp + 6*16], xmm6",
+        "movaps [rsp + 7*16], xmm7",
+        "movaps [rsp + 8*16], xmm8",
+        "movaps [rsp + 9*16], xmm9",
+        "movaps [rsp + 10*16], xmm10",
+        "movaps [rsp + 11*16], xmm11",
+        "movaps [rsp + 12*16], xmm12",
+        "movaps [rsp + 13*16], xmm13",
+        "movaps [rsp + 14*16], xmm14",
+        "movaps [rsp + 15*16], xmm15",
+        "call {detoured}",
+        "movaps xmm0, [rsp]",
+        "movaps xmm1, [rsp + 1*16]",
+        "movaps xmm2, [rsp + 2*16]",
+        "movaps xmm3, [rsp + 3*16]",
+        "movaps xmm4, [rsp + 4*16]",
+        "movaps xmm5, [rsp + 5*16]",
+        "movaps xmm6, [rsp + 6*16]",
+        "movaps xmm7, [rsp + 7*16]",
+        "movaps xmm8, [rsp + 8*16]",
+        "movaps xmm9, [rsp + 9*16]",
+        "movaps xmm10, [rsp + 10*16]",
+        "movaps xmm11, [rsp + 11*16]",
+        "movaps xmm12, [rsp + 12*16]",
+        "movaps xmm13, [rsp + 13*16]",
+        "movaps xmm14, [rsp + 14*16]",
+        "movaps xmm15, [rsp + 15*16]",
+        "mov rsp, rbx",
+        "test al, al",
+        "je 2f",
+        "mov ecx, [rsp + 17*8]",
+        "mov eax, ecx",
+        "and eax, {other}",
+        "cmp eax, {usual}",
+        "jne 5f",
+        // Overflow, by an addition that overflows if `al` is 1; then the others, from `ah`.
+        "mov eax, ecx",
+        "shr ecx, 11",
+        "and ecx, 1",
+        "shl eax, 8",
+        "mov al, cl",
+        "add al, 127",
+        "sahf",
+        pop_registers!(),
+        "pop r15",
+        "lea rsp, [rsp + 2*8]",
+        "ret {gap} + 8",
+        // With all flags.
+        "5:",
+        pop_registers!(),
+        "pop r15",
+        "lea rsp, [rsp + 8]",
+        "popfq",
+        "ret {gap} + 8",
+        // What `iretq` takes: rip, cs, flags, rsp, ss, from the place of r15 to that of the site.
+        "2:",
+        "mov r15, [rsp + 15*8]",
+        "mov rax, [rsp + 16*8]",
+        "mov [rsp + 15*8], rax",
+        "mov eax, cs",
+        "mov [rsp + 16*8], rax",
+        "mov rax, [rsp + 4*8]",
+        "mov [rsp + 18*8], rax",
+        "mov eax, ss",
+        "mov [rsp + 19*8], rax",
+        pop_registers!(),
+        "iretq",
+        // Flags that compiled code can live with.
+        "3:",
+        "push {usual}",
+        "popfq",
+        "jmp 4b",
+        gap = const GAP,
+        unwanted = const UNWANTED,
+        other = const !ARITHMETIC,
+        usual = const USUAL,
+        detoured = sym detoured,
+    )
+}
