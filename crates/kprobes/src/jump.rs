@@ -53,7 +53,8 @@ pub(crate) struct Jump {
 fn keep(address: u64, copy: u64, bytes: &[u8], code: &[u8], detour: &Detour) -> SiteData {
     let mut original = [0; ORIGINAL_BYTES];
     original.iter_mut().zip(code).for_each(|(to, &byte)| *to = byte);
-    let word = |bytes: &mut dyn DoubleEndedIterator<Item = u8>| bytes.rfold(0, |word, byte| word << 8 | u64::from(byte));
+    let word =
+        |bytes: &mut dyn DoubleEndedIterator<Item = u8>| bytes.rfold(0, |word, byte| word << 8 | u64::from(byte));
     let offset = |at: u64| detour.inside.iter().find(|(boundary, _)| *boundary == at).map_or(0, |&(_, to)| to as u8);
     let inside = word(&mut (0..bytes.len() as u64).map(|within| offset(address + within)));
     let op = [word(&mut bytes.iter().copied()), inside];

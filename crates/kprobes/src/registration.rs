@@ -194,7 +194,7 @@ impl Registry {
             for &address in addresses {
                 match self.store(host, request, scheme.as_ref(), address) {
                     Ok((member, bit)) => {
-                        let (disabled, minds_jumps) = (request.disabled, request.minds_jumps(host));
+                        let (disabled, minds_jumps) = (request.disabled, request.minds_jumps());
                         stored.push(Stored { request: index, member, bit, disabled, minds_jumps });
                     }
                     Err(error) => {
@@ -308,7 +308,7 @@ impl Registry {
         };
         let on = addresses(&|request| !request.disabled);
         let over = new.copied().chain(on).filter_map(|address| self.jump_over(address));
-        let taken: BTreeSet<u64> = over.chain(addresses(&|request| request.minds_jumps(host))).collect();
+        let taken: BTreeSet<u64> = over.chain(addresses(&Request::minds_jumps)).collect();
         self.unoptimize(host, taken.into_iter())?;
         addresses(&|_| true).into_iter().try_for_each(|address| self.publish_again(host, address))
     }

@@ -61,10 +61,10 @@ impl Request {
     }
 
     /// Whether it is to be placed by a breakpoint: for a post-handler a jump is no gain, a fault handler it does not
-    /// know; the host's own probes, and others that the host names, need what a trap brings.
-    pub(crate) fn minds_jumps<H: crate::Host>(&self, host: &H) -> bool {
+    /// know; the host's own probes need what a trap brings.
+    pub(crate) fn minds_jumps(&self) -> bool {
         let own = matches!(self.kind, ProbeKind::Internal { .. });
-        own || self.handlers.fault != 0 || self.is_followed() || host.needs_trap(self)
+        own || self.handlers.fault != 0 || self.is_followed()
     }
 
     /// Whether something runs after the probed instruction.

@@ -1,6 +1,7 @@
 //! x86-64 under Linux.
 
 mod contained;
+mod extended;
 mod frame;
 mod mirrored;
 mod syscall;
@@ -8,6 +9,7 @@ mod thread;
 mod time;
 
 pub use contained::Recovery;
+pub use extended::with_initial_vectors;
 pub use frame::{SignalFrame, restorer};
 pub use mirrored::call_mirrored;
 pub use syscall::{nr, syscall};

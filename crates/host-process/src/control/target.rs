@@ -13,7 +13,7 @@ use core::mem::offset_of;
 use core::ops::Range;
 use hit::{Marks, Probe, Site};
 use isa::x86::{JUMP_LEN, Regs};
-use kprobes::{Error, Function, HandlerData, Pads, ProbeData, Request, ReturnScheme, SiteData, Stepping};
+use kprobes::{Error, Function, Pads, ProbeData, ReturnScheme, SiteData, Stepping};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync::Bucket;
@@ -64,7 +64,7 @@ impl Target {
             programs_used: 0,
             remote: None,
         };
-        if has_fs_base() {
+        if has_fs_base() && std::arch::is_x86_feature_detected!("xsave") {
             target.set_home_half(offset_of!(Home, has_lanes), 1)?;
             target.detours = Some(target.memory.word(target.home(offset_of!(Home, detour_entry)))?);
         }
@@ -360,10 +360,6 @@ impl kprobes::Host for Target {
 
     fn has_detours(&self) -> bool {
         self.detours.is_some()
-    }
-
-    fn needs_trap(&self, request: &Request) -> bool {
-        request.handlers != HandlerData::NONE
     }
 
     fn detour_entry(&mut self, slot: u64) -> core::result::Result<u64, Error> {

@@ -20,8 +20,8 @@
 //! * The **stack** is the program's, and what runs here uses less of it than a signal's frame would. A handler of a
 //!   user's runs on a stack of its own, with signals masked, as in a trap.
 //! * **Registers** that a signal's frame has and `Regs` has not: the agent is compiled code, which may use the lower
-//!   halves of the vector registers, so those are saved; it does no arithmetic in floating point. A user's handler may
-//!   use everything: `vectors` saves all that there is.
+//!   halves of the vector registers, so those are saved; it does no arithmetic in floating point. Before a
+//!   handler of a user's runs, all that there is is saved ([`cpu::with_initial_vectors`]).
 //! * The **flags**: compiled code wants the direction and the alignment check flag cleared. `popfq` is slow, so it is only
 //!   executed for flags that `sahf` cannot set.
 //! * The **thread** has no name here but its fs base: a system call would cost more than all the rest.
@@ -41,13 +41,13 @@ const UNWANTED: i32 = 0x4_4500;
 /// The flags that a program has beside the arithmetic ones, nearly always: interrupts on, and the bit that is always 1.
 const USUAL: i32 = 0x202;
 
-/// The registers are those of a jump that this site was placed by; true when the copy comes next, with these.
-extern "C" fn detoured(regs: &mut Regs, site: u64) -> bool {
+/// The registers, and the vector registers from `xmm0`, are those of a jump that this site was placed by; true when the copy comes next, with these.
+extern "C" fn detoured(regs: &mut Regs, site: u64, vectors: &[[u64; 2]; 8]) -> bool {
     let memory = start::memory();
     fork::notice(memory);
     // Without a lane it is counted as missed.
     let stay = lanes::here(memory.home).map(|lane| lanes::Stay::begin(memory.home, lane, regs));
-    let host = TrapHost::in_detour(memory, stay);
+    let host = TrapHost::in_detour(memory, stay, vectors);
     hit::detoured(&host, site, regs) == Onward::Copy
 }
 
@@ -126,6 +126,7 @@ pub(crate) unsafe extern "C" fn entry() {
         "movaps [rsp + 13*16], xmm13",
         "movaps [rsp + 14*16], xmm14",
         "movaps [rsp + 15*16], xmm15",
+        "mov rdx, rsp",
         "call {detoured}",
         "movaps xmm0, [rsp]",
         "movaps xmm1, [rsp + 1*16]",

@@ -4,7 +4,8 @@
 //! [`filter`] says what becomes of it:
 //!
 //! 1. Somebody has **sent** the signal (`kill`, `sigqueue`, a memory error elsewhere). The program gets it as it is. If it
-//!    has interrupted a handler of ours, it waits until that has returned.
+//!    has interrupted a handler of ours, it waits until that has returned, and the signal mask with it; a detour outside
+//!    of handlers, which has no mask to give back, it interrupts like any other code.
 //! 2. A **displaced instruction** has faulted: the registers in the frame become what they would be without the probe,
 //!    and so does an address in the information. The fault handlers of its probes are asked first ([`hit::offer`]).
 //! 3. A **probe's handler** has faulted: its fault handler is asked, and then it ends there ([`Running::contain`]).
@@ -16,7 +17,7 @@
 //! takes the registers from the frame, and those are the true ones. After a fault handler of a probe the copy goes on.
 
 use super::signals::{SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, send_again};
-use super::{FAULT_BITS, TrapHost, actions, modules, start};
+use super::{FAULT_BITS, TrapHost, actions, modules, stacks, start};
 use crate::abi::signal::{self, bit};
 use crate::abi::{Home, window};
 use arch::x86::handlers::Running;
@@ -93,7 +94,8 @@ extern "C" fn filter(number: i32, info: *mut i32, context: *mut u8, default: u64
     let trap = frame.trap();
     let host = TrapHost::in_fault(memory, &mut frame);
     if sent {
-        if is_ours(memory.home, regs.rip) || place(&host).is_some() {
+        let masked = host.mask() & stacks::HANDLERS == stacks::HANDLERS;
+        if masked && is_ours(memory.home, regs.rip) || place(&host).is_some() {
             host.set_mask(host.mask() | bit(signal));
             send_again(signal, info);
             return DONE;

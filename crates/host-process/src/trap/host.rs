@@ -1,7 +1,7 @@
 //! The hit path's host: what it needs, from the memory that the tool prepared.
 
-use super::memory::{self, read, read_word};
 use super::lanes::Stay;
+use super::memory::{self, read, read_word};
 use super::{FAULT_BITS, Memory, debuggee, fork, guard, lanes, mailbox, modules, record, stacks, unwind};
 use crate::abi::{Home, STUB_BYTES, action, event};
 use arch::x86::Space;
@@ -51,7 +51,11 @@ enum Way<'f> {
         masks_faults: bool,
     },
     /// By a jump; without a lane no probe can run.
-    Detour { stay: Option<Stay>, vectors: Cell<Option<[[u64; 2]; 8]>> },
+    Detour {
+        stay: Option<Stay>,
+        /// The vector registers that carry arguments.
+        vectors: &'f [[u64; 2]; 8],
+    },
 }
 
 impl<'f> TrapHost<'f> {
@@ -67,8 +71,8 @@ impl<'f> TrapHost<'f> {
 
     /// In a detour.
     #[inline(always)]
-    pub(crate) fn in_detour(memory: Memory, stay: Option<Stay>) -> Self {
-        Self::on_way(memory, Way::Detour { stay, vectors: Cell::new(None) })
+    pub(crate) fn in_detour(memory: Memory, stay: Option<Stay>, vectors: &'f [[u64; 2]; 8]) -> Self {
+        Self::on_way(memory, Way::Detour { stay, vectors })
     }
 
     #[inline(always)]
@@ -124,12 +128,23 @@ impl<'f> TrapHost<'f> {
                 let (low, high) = self.signal_stack();
                 stacks::call(home, self.tid(), low..high, *masks_faults, f)
             }
-            Way::Detour { .. } => None,
+            Way::Detour { .. } => stacks::call(home, self.tid(), 0..u64::MAX, true, || self.in_place(f)).flatten(),
         };
         if let Some(lane) = lane {
             lane.calling.store(was, Ordering::Relaxed);
         }
         called
+    }
+
+    /// A handler that a detour calls: it has a place, as in a trap, and may use all registers.
+    fn in_place<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
+        self.place.set(Some(place));
+        // SAFETY: the tool places probes by jumps only where there is the instruction; this is a handler's stack.
+        let result = unsafe { cpu::with_initial_vectors(f) };
+        self.place.set(None);
+        ActiveSet::leave(place);
+        Some(result)
     }
 
     /// There was no stack for a handler of this probe. What was counted for it already, `instead`, is a miss.
@@ -205,7 +220,7 @@ unsafe impl Around for TrapHost<'_> {
     fn vectors(&self) -> Option<[[u64; 2]; 8]> {
         match &self.way {
             Way::Trap { frame, .. } => frame.try_borrow().ok()?.vectors(),
-            Way::Detour { vectors, .. } => vectors.get(),
+            Way::Detour { vectors, .. } => Some(**vectors),
         }
     }
 

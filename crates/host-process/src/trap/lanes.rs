@@ -23,9 +23,8 @@ pub(crate) fn here(home: &'static Home) -> Option<&'static Lane> {
 /// A lane that nobody has; or else one whose owner is in no detour, and has perhaps ended.
 #[cold]
 fn claim(window: &'static [Lane], owner: u64) -> Option<&'static Lane> {
-    let take = |lane: &Lane, from: u64| {
-        lane.owner.compare_exchange(from, owner, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    };
+    let take =
+        |lane: &Lane, from: u64| lane.owner.compare_exchange(from, owner, Ordering::Relaxed, Ordering::Relaxed).is_ok();
     let free = window.iter().find(|lane| take(lane, 0));
     let idle = |lane: &&Lane| [&lane.frame, &lane.calling].iter().all(|word| word.load(Ordering::Relaxed) == 0);
     free.or_else(|| window.iter().filter(idle).find(|lane| take(lane, lane.owner.load(Ordering::Relaxed))))

@@ -39,7 +39,7 @@ const EVERYTHING: u64 = !0;
 
 /// What is masked while a handler runs: of all signals only those of breakpoints and of faults are delivered. A fault
 /// whose signal is masked would end the process.
-const HANDLERS: u64 = !(SIGTRAP_BIT | FAULT_BITS | UNBLOCKABLE);
+pub(crate) const HANDLERS: u64 = !(SIGTRAP_BIT | FAULT_BITS | UNBLOCKABLE);
 
 /// Runs `f` on a stack of the pool, for thread `tid`, whose alternate signal stack was `signals` when this signal's
 /// handler began, and which may mask signals of faults if `masks_faults`. `None` when no stack is free; `f` has not run
@@ -51,10 +51,13 @@ pub(crate) fn call<R>(
     masks_faults: bool,
     f: impl FnOnce() -> R,
 ) -> Option<R> {
-    let stack = Stack::take(home, tid)?;
     let here = 0u8;
     let on_signal_stack = signals.contains(&((&raw const here) as u64));
     let before = (masks_faults || on_signal_stack).then(|| set_mask(EVERYTHING));
+    let Some(stack) = Stack::take(home, tid) else {
+        before.map(set_mask);
+        return None;
+    };
     let (result, switched) = stack.run(before.is_some(), f);
     // `run` has left the mask at this one.
     if let Some(before) = before.filter(|&mask| !switched || mask != HANDLERS) {
