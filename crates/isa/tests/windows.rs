@@ -20,6 +20,36 @@ fn one_long_instruction_is_a_window_without_boundaries() {
 }
 
 #[test]
+fn a_function_that_switches_stacks_gets_a_jump_at_its_beginning_only() {
+    // mov rax, rsp; X; mov eax, imm32; mov eax, imm32; ret
+    let around = |switch: &[u8]| {
+        let code = [&[0x48, 0x89, 0xE0], switch, &[0xB8, 1, 2, 3, 4, 0xB8, 1, 2, 3, 4, 0xC3]].concat();
+        let inside = ADDR + 3 + switch.len() as u64;
+        (
+            window(&code, ADDR, ADDR, Privilege::User).is_ok(),
+            window(&code, ADDR, inside, Privilege::User).map(|w| w.len()),
+        )
+    };
+    let switches: [&[u8]; 5] =
+        [&[0x48, 0x89, 0xFC], &[0x48, 0x8B, 0x27], &[0x48, 0x94], &[0x5C], &[0x48, 0x8D, 0x67, 8]];
+    for switch in switches {
+        assert_eq!(around(switch), (true, Err(NoWindow::Stack { at: ADDR + 3 })), "{switch:02x?}");
+    }
+    // mov rsp, rbp; sub rsp, 16; and rsp, -16; lea rsp, [rbp-8]; lea rsp, [r10-8]; leave
+    let own: [&[u8]; 6] = [
+        &[0x48, 0x89, 0xEC],
+        &[0x48, 0x83, 0xEC, 0x10],
+        &[0x48, 0x83, 0xE4, 0xF0],
+        &[0x48, 0x8D, 0x65, 0xF8],
+        &[0x49, 0x8D, 0x62, 0xF8],
+        &[0xC9],
+    ];
+    for own in own {
+        assert_eq!(around(own), (true, Ok(5)), "{own:02x?}");
+    }
+}
+
+#[test]
 fn a_window_ends_with_an_instruction() {
     let window = at(&[0x55, 0x48, 0x89, 0xE5, 0x48, 0x83, 0xEC, 0x10, 0xC3]).unwrap(); // push; mov; sub rsp, 16; ret
     assert_eq!(window.len(), 8);

@@ -26,7 +26,9 @@ pub(crate) fn depart(target: &Target, cleaned: &[Changed], teller: Option<i32>) 
     let busy = |tid: &u64| teller.is_none_or(|t| *tid != u64::from(t.cast_unsigned()));
     for _ in 0..ATTEMPTS {
         let mut held = stop_all(target.pid)?;
-        if !target.in_handlers()?.iter().any(busy) && target.in_detours()?.is_empty() {
+        let mut inside = target.inside()?;
+        inside.handlers.retain(busy);
+        if inside.is_empty() {
             put_returns_back(target)?;
             restore_signals(target, &mut held, cleaned)?;
             held.into_iter().try_for_each(Held::release)?;

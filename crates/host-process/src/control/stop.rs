@@ -191,6 +191,11 @@ impl Held {
         Ok(())
     }
 
+    /// Where its thread-local variables are.
+    pub(crate) fn fs_base(&self) -> u64 {
+        self.saved.fs_base
+    }
+
     /// The thread's id.
     pub(crate) fn tid(&self) -> i32 {
         self.tid

@@ -7,7 +7,7 @@ use super::objects::Objects;
 use super::returns;
 use super::stop::{Held, Remote, synchronize};
 use super::{HostError, Result};
-use crate::abi::lanes::{LANES, Lane};
+use crate::abi::lanes::{LANE_WINDOW, LANES, Lane, first_lane};
 use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
 use core::ops::Range;
@@ -220,8 +220,26 @@ impl Target {
         self.memory.write(at, &bytes)
     }
 
+    /// Who is in a handler or a detour now.
+    pub(crate) fn inside(&self) -> Result<Inside> {
+        Ok(Inside { handlers: self.in_handlers()?, detours: self.in_detours()? })
+    }
+
+    /// Whether a held thread is in a handler or a detour: as long as it is held, it will not leave it.
+    pub(crate) fn is_inside(&self, held: &Held) -> Result<bool> {
+        let inside = self.inside()?;
+        let first = first_lane(held.fs_base());
+        let owner = held.fs_base().wrapping_add(1);
+        let is_owned = |lane: usize| {
+            let at = self.home(offset_of!(Home, lanes)) + (lane * size_of::<Lane>() + offset_of!(Lane, owner)) as u64;
+            self.memory.word(at).is_ok_and(|now| now == owner)
+        };
+        let own = |&(lane, _): &(usize, u64)| (first..first + LANE_WINDOW).contains(&lane) && is_owned(lane);
+        Ok(inside.handlers.contains(&u64::from(held.tid().cast_unsigned())) || inside.detours.iter().any(own))
+    }
+
     /// Threads that are in a handler.
-    pub(crate) fn in_handlers(&self) -> Result<Vec<u64>> {
+    fn in_handlers(&self) -> Result<Vec<u64>> {
         let mut bytes = vec![0u8; 8 * crate::abi::ACTIVE];
         self.memory.read(self.home(offset_of!(Home, active)), &mut bytes)?;
         let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
@@ -229,7 +247,7 @@ impl Target {
     }
 
     /// Threads that are in a detour: which lane, and the number of the entry. One that was left by `longjmp` is passed over.
-    pub(crate) fn in_detours(&self) -> Result<Vec<(usize, u64)>> {
+    fn in_detours(&self) -> Result<Vec<(usize, u64)>> {
         if self.detours.is_none() {
             return Ok(Vec::new());
         }
@@ -291,6 +309,26 @@ impl Target {
             self.pad_areas.push(area);
         }
         self.pad_areas.iter().any(within)
+    }
+}
+
+/// Threads that are in a handler, and threads that are in a detour.
+#[derive(Debug, Default)]
+pub(crate) struct Inside {
+    pub(crate) handlers: Vec<u64>,
+    /// The lane, and the number of the entry.
+    detours: Vec<(usize, u64)>,
+}
+
+impl Inside {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.handlers.is_empty() && self.detours.is_empty()
+    }
+
+    /// Forgets those that have left since, or were there another time.
+    pub(crate) fn retain(&mut self, now: &Self) {
+        self.handlers.retain(|thread| now.handlers.contains(thread));
+        self.detours.retain(|entry| now.detours.contains(entry));
     }
 }
 
@@ -474,14 +512,10 @@ impl kprobes::Host for Target {
         // A detour makes no barrier of its own: what it has stored before it looked at the table is seen from here on.
         let _ = self.detours.map(|_| self.synchronize());
         let deadline = Instant::now() + GRACE;
-        let mut waiting = self.in_handlers().unwrap_or_default();
-        let mut inside = self.in_detours().unwrap_or_default();
-        while !(waiting.is_empty() && inside.is_empty()) && Instant::now() < deadline {
+        let mut waiting = self.inside().unwrap_or_default();
+        while !waiting.is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_micros(200));
-            let now = self.in_handlers().unwrap_or_default();
-            waiting.retain(|t| now.contains(t));
-            let now = self.in_detours().unwrap_or_default();
-            inside.retain(|t| now.contains(t));
+            waiting.retain(&self.inside().unwrap_or_default());
         }
     }
 }

@@ -20,12 +20,18 @@
 //! seen gets no jump there; neither does a window in which a call is not the last instruction, because it returns into
 //! it. (An indirect branch into the window is not known, and merely slow.)
 //!
+//! A detour works on the interrupted stack. So a function that sets the stack pointer to something that is not its own
+//! frame, as those do that switch stacks, gets a jump at its beginning only, where the stack is still its caller's: a
+//! trap can have a stack of its own, and a stack that somebody has made for a few words is found there.
+//!
 //! Source of the rules: Linux, `arch/x86/kernel/kprobes/opt.c` (`can_optimize`), which has no punned jumps: it needs
 //! proof that nobody can be inside, and so refuses functions with indirect jumps. The idea of punning is from Chamith
 //! et al., "Instruction Punning: Lightweight Instrumentation for x86-64", PLDI 2017.
 
 use alloc::vec::Vec;
 use core::fmt;
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::decode::{Analysis, Flow, analyse, flow};
 use super::function::instructions;
@@ -69,6 +75,11 @@ pub enum NoWindow {
         /// The call.
         at: u64,
     },
+    /// The function sets the stack pointer to something that is not its own frame.
+    Stack {
+        /// The instruction.
+        at: u64,
+    },
     /// The copy would have more bytes, or more meanings, than there is room for.
     Large,
 }
@@ -87,6 +98,9 @@ impl fmt::Display for NoWindow {
             Self::Lost { at } => write!(f, "the function cannot be decoded from {at:#x} on"),
             Self::Target { from, to } => write!(f, "the branch at {from:#x} leads to {to:#x}, into the jump"),
             Self::Call { at } => write!(f, "the call at {at:#x} returns into the jump"),
+            Self::Stack { at } => {
+                write!(f, "the function switches stacks at {at:#x}, and there may be no room for a detour")
+            }
             Self::Large => write!(f, "the displaced instructions need more than {CAPACITY} bytes"),
         }
     }
@@ -112,6 +126,7 @@ impl NoWindow {
             Self::Lost { .. } => "lost",
             Self::Target { .. } => "target",
             Self::Call { .. } => "call",
+            Self::Stack { .. } => "stack",
             Self::Large => "large",
         }
     }
@@ -232,6 +247,9 @@ impl Window {
         let mut at = start;
         for instruction in instructions(code, start) {
             at = instruction.next_ip();
+            if self.addr != start && switches_stack(&instruction) {
+                return Err(NoWindow::Stack { at: instruction.ip() });
+            }
             if let Flow::Jump(to) | Flow::Branch(to) | Flow::Call(to) = flow(&instruction)
                 && to > self.addr
                 && to < self.end()
@@ -312,6 +330,24 @@ impl Window {
     fn pun(&self) -> (u32, u32) {
         let bytes = self.interior().map(|addr| addr.wrapping_sub(self.addr) as u32 - 1);
         bytes.fold((0, 0), |(fixed, is), byte| (fixed | 0xFF << (8 * byte), is | u32::from(BREAKPOINT) << (8 * byte)))
+    }
+}
+
+/// Whether the stack pointer becomes something else than a place in the frame. What adds to it, or aligns it, does not
+/// count; nor does what takes it back from the frame pointer, or from where compilers keep it in a prologue that aligns
+/// (`lea rsp, [r10-8]`).
+fn switches_stack(instruction: &Instruction) -> bool {
+    use iced_x86::Register::{R10, R13, RBP, RSP};
+    let is_set =
+        |operand: u32| instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand) == RSP;
+    match instruction.mnemonic() {
+        Mnemonic::Mov => {
+            is_set(0) && !(instruction.op1_kind() == OpKind::Register && instruction.op1_register() == RBP)
+        }
+        Mnemonic::Lea => is_set(0) && ![RSP, RBP, R10, R13].contains(&instruction.memory_base()),
+        Mnemonic::Xchg => is_set(0) || is_set(1),
+        Mnemonic::Pop => is_set(0),
+        _ => false,
     }
 }
 

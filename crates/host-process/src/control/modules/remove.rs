@@ -84,10 +84,10 @@ fn are_out(member: &Member) -> Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     let held = member.teller.map(|tid| u64::from(tid.cast_unsigned()));
     let lives = |tid: &u64| process::threads(member.pid()).contains(&(*tid as i32));
-    let mut waiting = member.target.in_handlers()?;
-    waiting.retain(|tid| Some(*tid) != held);
+    let mut waiting = member.target.inside()?;
+    waiting.handlers.retain(|tid| Some(*tid) != held);
     loop {
-        waiting.retain(lives);
+        waiting.handlers.retain(lives);
         if waiting.is_empty() {
             return Ok(true);
         }
@@ -95,7 +95,6 @@ fn are_out(member: &Member) -> Result<bool> {
             return Ok(false);
         }
         std::thread::sleep(Duration::from_micros(200));
-        let now = member.target.in_handlers()?;
-        waiting.retain(|tid| now.contains(tid));
+        waiting.retain(&member.target.inside()?);
     }
 }

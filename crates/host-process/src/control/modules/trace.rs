@@ -40,7 +40,7 @@ impl Member {
     fn calm_thread(&self) -> Result<Held> {
         for _ in 0..ATTEMPTS {
             let held = Held::any(self.pid())?;
-            if !self.target.in_handlers()?.contains(&u64::from(held.tid().cast_unsigned())) {
+            if !self.target.is_inside(&held)? {
                 return Ok(held);
             }
             held.release()?;
