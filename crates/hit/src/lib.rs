@@ -122,6 +122,12 @@ pub trait Host {
     fn probe(&self, index: u32) -> Option<&Probe>;
     /// Where a probe's counts go; `None` when this process does not count.
     fn counters(&self, id: u32) -> Option<&Counters>;
+    /// Counts a hit of `probe`; false when this process does not count. A host may have a faster way than one word for all.
+    #[inline]
+    fn count(&self, probe: &Probe) -> bool {
+        let counters = self.counters(probe.id.load(sync::primitive::Ordering::Relaxed));
+        counters.map(|counters| Counters::add(&counters.hits)).is_some()
+    }
     /// Whether a breakpoint stands at `address` now: the byte is read again.
     fn is_breakpoint(&self, address: u64) -> bool;
     /// An identity of the running thread that no other running thread has, not 0.

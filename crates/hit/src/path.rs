@@ -394,8 +394,7 @@ pub(crate) fn follow<H: Host>(host: &H, site: &Site, regs: &mut Regs<H>) {
 /// A kprobe without handlers.
 #[inline(always)]
 fn count<H: Host>(host: &H, probe: &Probe, regs: &Regs<H>) {
-    if let Some(counters) = counters(host, probe) {
-        Counters::add(&counters.hits);
+    if host.count(probe) {
         record(host, probe, regs, Cause::Hit);
     }
 }
@@ -425,8 +424,9 @@ fn write<H: Host>(host: &H, probe: &Probe, regs: &Regs<H>, cause: Cause<'_>) {
 /// A probe with handlers.
 #[inline(always)]
 fn handle<H: Host>(host: &H, probe: &Probe, regs: &mut Regs<H>) -> Next {
-    let Some(counters) = counters(host, probe) else { return Next::Step };
-    Counters::add(&counters.hits);
+    if !host.count(probe) {
+        return Next::Step;
+    }
     if probe.handlers.before.load(Ordering::Relaxed) == 0 {
         return Next::Step;
     }

@@ -20,9 +20,9 @@ pub mod stacks;
 
 use arch::x86::handlers::Running;
 use hit::returns::{Instance, Pool};
-use hit::{Counters, Marks, Probe, Site};
+use hit::{Counters, Counts, Marks, Probe, Site};
 use sync::Bucket;
-use sync::primitive::{AtomicU32, AtomicU64};
+use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 
 /// The first word of [`Home`] and [`Shared`].
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kprobes\x01");
@@ -55,6 +55,8 @@ pub const GUARDED: [u64; 5] = [signal::TRAP, signal::SEGV, signal::BUS, signal::
 pub const BANKS: usize = 128;
 /// Rings of a bank.
 pub const RINGS: usize = 4;
+/// Threads of a process that count hits for themselves alone.
+pub const ROWS: usize = 64;
 /// Words of a ring.
 pub const RING_WORDS: usize = 1 << 17;
 /// Bytes of a record's fetched arguments.
@@ -176,6 +178,8 @@ pub struct Home {
     pub programs_used: AtomicU32,
     /// Not 0: probes may be placed by jumps, and threads have [`lanes`]. Written by the tool, and never taken back.
     pub has_lanes: AtomicU32,
+    /// How many rows of [`Bank::hits`] were given to threads.
+    pub rows_used: AtomicU32,
     /// Not 0: a tool has waited on us in vain, or we on it. Nobody is waited for any more.
     pub alone: AtomicU32,
     /// The actions that the program believes it has for the signals of [`GUARDED`]: handler, flags, restorer, mask.
@@ -374,12 +378,56 @@ pub struct Bank {
     pub parent: AtomicU64,
     /// Its mailbox.
     pub mailbox: Mailbox,
+    /// How many rows of `hits` are in use.
+    pub rows: AtomicU32,
     /// Its counters, by event id.
     pub counters: [Counters; EVENTS],
     /// Its records.
     pub rings: [RingMemory; RINGS],
     /// What modules have printed that end with the trace.
     pub log: modules::Log,
+    /// Hits that single threads have counted, without a locked instruction, beside those in `counters`.
+    pub hits: [[AtomicU64; EVENTS]; ROWS],
+}
+
+impl Bank {
+    /// What was counted for an event, by all threads. Each word is read by itself.
+    ///
+    /// ```
+    /// # use host_process::abi::Bank;
+    /// # use std::alloc::{Layout, alloc_zeroed, dealloc};
+    /// # use std::sync::atomic::Ordering;
+    /// # let layout = Layout::new::<Bank>();
+    /// # // SAFETY: the layout is not empty.
+    /// # let at = unsafe { alloc_zeroed(layout) }.cast::<Bank>();
+    /// # // SAFETY: zeros are a valid bank.
+    /// # let bank = unsafe { &*at };
+    /// bank.counters[7].hits.store(2, Ordering::Relaxed);
+    /// bank.rows.store(1, Ordering::Relaxed);
+    /// bank.hits[0][7].store(3, Ordering::Relaxed);
+    /// assert_eq!(bank.counts(7).map(|counts| counts.hits), Some(5));
+    /// bank.reset(7);
+    /// assert_eq!(bank.counts(7), Some(hit::Counts::default()));
+    /// # // SAFETY: it was allocated so.
+    /// # unsafe { dealloc(at.cast(), layout) };
+    /// ```
+    #[must_use]
+    pub fn counts(&self, id: usize) -> Option<Counts> {
+        let counts = Counts::of(self.counters.get(id)?);
+        let own = self.cells(id).map(|cell| cell.load(Ordering::Relaxed));
+        Some(Counts { hits: own.fold(counts.hits, u64::wrapping_add), ..counts })
+    }
+
+    /// Sets what was counted for an event to zero. No thread hits it.
+    pub fn reset(&self, id: usize) {
+        self.counters.get(id).into_iter().for_each(Counts::reset);
+        self.cells(id).for_each(|cell| cell.store(0, Ordering::Relaxed));
+    }
+
+    fn cells(&self, id: usize) -> impl Iterator<Item = &AtomicU64> {
+        let rows = self.rows.load(Ordering::Relaxed) as usize;
+        self.hits.iter().take(rows).filter_map(move |row| row.get(id))
+    }
 }
 
 /// What the tool and the processes of one trace share. [`Bank`]s follow it.
@@ -434,7 +482,7 @@ impl Shared {
     #[must_use]
     pub unsafe fn bank<'a>(this: *const Self, index: usize) -> Option<&'a Bank> {
         // SAFETY: the caller's promise; any bits are a valid `Shared`.
-        let mapped = unsafe { &*this }.banks_mapped.load(sync::primitive::Ordering::Relaxed) as usize;
+        let mapped = unsafe { &*this }.banks_mapped.load(Ordering::Relaxed) as usize;
         // SAFETY: `index` is below the number of banks that the caller promises to be mapped behind `this`.
         (index < mapped.min(BANKS)).then(|| unsafe { &*this.add(1).cast::<Bank>().add(index) })
     }

@@ -103,6 +103,12 @@ fn a_module_works_without_a_tool_until_it_is_removed() {
     ends_well(target);
 }
 
+/// No agent was mapped.
+fn assert_untouched(pid: u32) {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
+    assert!(!maps.contains(host_process::abi::MEMFD_NAME), "the target was touched: {maps}");
+}
+
 #[test]
 fn parameters_arrive_and_wrong_ones_touch_nothing() {
     let (path, file) = (need!(program("churn")), need!(module("params", &[])));
@@ -119,8 +125,7 @@ fn parameters_arrive_and_wrong_ones_touch_nothing() {
         let finished = insmod(target.pid(), &file, parameters);
         assert!(finished.status == 1 && finished.stderr.contains(why), "{parameters:?}: {}", finished.stderr);
     }
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid())).expect("it runs");
-    assert!(!maps.contains(host_process::abi::MEMFD_NAME), "the target was touched: {maps}");
+    assert_untouched(target.pid());
     let out = insert(target.pid(), &file, &["level=0xff", "offset=-3", "symbol=malloc"]);
     assert!(said(&out, "params", "255") && said(&out, "params", "3"), "{out}");
     remove(target.pid(), "params");
@@ -438,7 +443,6 @@ fn hostile_files_are_refused_with_a_reason_and_touch_nothing() {
     let (path, file) = (need!(program("churn")), need!(module("good", &[])));
     let good = std::fs::read(&file).expect("it was built");
     let target = Target::start(&path, &["1"]);
-    let maps = mappings(target.pid()).len();
     let folder = tempfile::tempdir().expect("a folder can be made");
     let with = |at: usize, bytes: &[u8]| {
         let mut copy = good.clone();
@@ -482,6 +486,6 @@ fn hostile_files_are_refused_with_a_reason_and_touch_nothing() {
     }
     let folder = insmod(target.pid(), folder.path(), &[]);
     assert!(folder.status == 1 && folder.stderr.contains("not a file"), "{}", folder.stderr);
-    assert_eq!(mappings(target.pid()).len(), maps, "the target was touched");
+    assert_untouched(target.pid());
     ends_well(target);
 }

@@ -14,4 +14,4 @@ pub use frame::{SignalFrame, restorer};
 pub use mirrored::call_mirrored;
 pub use syscall::{nr, syscall};
 pub use thread::{fs_base, thread_word};
-pub use time::now;
+pub use time::{add_one, now};

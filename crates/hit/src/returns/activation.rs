@@ -42,7 +42,7 @@ impl Met {
             self.bits |= bit << u32::BITS;
         } else if let Some(counters) = counters(host, probe) {
             if admit(probe) {
-                Counters::add(&counters.hits);
+                host.count(probe);
                 self.bits |= bit;
             } else {
                 Counters::add(&counters.missed);

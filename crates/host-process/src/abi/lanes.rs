@@ -16,7 +16,7 @@ pub const LANES: usize = 1 << 12;
 pub const LANE_WINDOW: usize = 16;
 
 /// What one thread keeps.
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Lane {
     /// The thread's fs base + 1; 0: nobody's.
@@ -29,7 +29,25 @@ pub struct Lane {
     pub calling: AtomicU64,
     /// What leaving a detour stores to, instead of a place in [`Home::active`](super::Home::active).
     pub left: AtomicU64,
+    /// Which row of [`Bank::hits`](super::Bank::hits) is the thread's own, + 1; 0: not asked for yet; [`NO_ROW`]: none.
+    pub row: AtomicU64,
+    /// The thread's id, if its control block has that; 0: nobody has looked yet; [`NO_ID`]: the block does not tell.
+    pub tid: AtomicU64,
+    /// Where it has it: an address.
+    pub tid_at: AtomicU64,
+    /// The thread's name, as it was at `named`; padded with zeros.
+    pub name: [AtomicU64; 2],
+    /// A time stamp; 0: there is no name yet.
+    pub named: AtomicU64,
 }
+
+/// Where C libraries keep a thread's id in its control block (`struct pthread`): glibc since 2.3 (`nptl/descr.h`), musl since
+/// 1.2 (`src/internal/pthread_impl.h`).
+pub const TID_OFFSETS: [u64; 2] = [0x2d0, 0x30];
+/// [`Lane::row`] of a thread that has come too late for one.
+pub const NO_ROW: u64 = u64::MAX;
+/// [`Lane::tid`] of a thread whose control block does not have it.
+pub const NO_ID: u64 = u64::MAX;
 
 /// Where the lanes of a thread begin.
 ///

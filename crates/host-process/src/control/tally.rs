@@ -1,8 +1,7 @@
 //! What was counted for an event, in all processes of a trace.
 
 use super::member::{Member, State};
-use hit::Counters;
-use sync::primitive::{AtomicU64, Ordering};
+use hit::Counts;
 
 /// Counts and places of an event.
 ///
@@ -35,13 +34,13 @@ impl Tally {
         self.hits.saturating_sub(self.returns).saturating_sub(self.unwound)
     }
 
-    pub(crate) fn add(&mut self, counters: &Counters) {
-        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        self.hits += get(&counters.hits);
-        self.missed += get(&counters.missed);
-        self.lost += get(&counters.lost);
-        self.returns += get(&counters.returns);
-        self.unwound += get(&counters.unwound);
+    pub(crate) fn add(&mut self, counts: Option<Counts>) {
+        let Some(counts) = counts else { return };
+        self.hits = self.hits.wrapping_add(counts.hits);
+        self.missed += counts.missed;
+        self.lost += counts.lost;
+        self.returns += counts.returned;
+        self.unwound += counts.unwound;
     }
 
     pub(crate) fn place(&mut self, state: &State, member: &Member) {

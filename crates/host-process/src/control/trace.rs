@@ -411,8 +411,8 @@ impl Trace {
     fn harvest(&mut self, shared: &SharedMap, index: usize, objects: &Arc<Objects>) {
         let Some(bank) = shared.bank(index) else { return };
         super::drain::drain(bank, objects, &mut self.records);
-        for (tally, counters) in self.tallies.iter_mut().zip(&bank.counters) {
-            tally.add(counters);
+        for (id, tally) in self.tallies.iter_mut().enumerate() {
+            tally.add(bank.counts(id));
         }
         // Its first word, the process id, becomes zero too: the bank is free.
         shared.wipe(index);
@@ -500,9 +500,7 @@ impl Trace {
             let bank = member.target.agent.shared.bank(member.bank);
             for (id, (tally, state)) in all.iter_mut().zip(&member.states).enumerate() {
                 tally.place(state, member);
-                if let Some(counters) = bank.and_then(|b| b.counters.get(id)) {
-                    tally.add(counters);
-                }
+                tally.add(bank.and_then(|bank| bank.counts(id)));
             }
         }
         all

@@ -50,7 +50,7 @@ enum Way<'f> {
         /// A fault's signal may be masked now.
         masks_faults: bool,
     },
-    /// By a jump; without a lane no probe can run.
+    /// By a jump; without a lane the thread has a place, as in a trap.
     Detour {
         stay: Option<Stay>,
         /// The vector registers that carry arguments.
@@ -90,6 +90,9 @@ impl<'f> TrapHost<'f> {
 
     /// The running thread's id.
     pub(crate) fn tid(&self) -> u64 {
+        if let Way::Detour { stay: Some(stay), .. } = &self.way {
+            return stay.tid();
+        }
         if self.tid.get() == 0 {
             // SAFETY: `gettid` has no argument and no effect.
             self.tid.set(unsafe { cpu::syscall(cpu::nr::GETTID, [0; 6]) }.cast_unsigned());
@@ -100,8 +103,8 @@ impl<'f> TrapHost<'f> {
     /// Lends `f` room for fetched arguments: a signal stack has none to spare.
     pub(crate) fn with_payload<R>(&self, f: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
         let home = self.memory.home;
-        if let Way::Detour { stay, .. } = &self.way {
-            let Some(room) = stay.as_ref()?.payload(home) else { return Some(with_little(f)) };
+        if let Way::Detour { stay: Some(stay), .. } = &self.way {
+            let Some(room) = stay.payload(home) else { return Some(with_little(f)) };
             // SAFETY: as below; the lane is the thread's alone, and no detour of the same thread that this one has
             // interrupted uses it. Who interrupts this one is told that it does.
             return Some(f(unsafe { &mut *room.get() }));
@@ -138,6 +141,10 @@ impl<'f> TrapHost<'f> {
 
     /// A handler that a detour calls: it has a place, as in a trap, and may use all registers.
     fn in_place<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        if self.place.get().is_some() {
+            // SAFETY: as below.
+            return Some(unsafe { cpu::with_initial_vectors(f) });
+        }
         let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
         self.place.set(Some(place));
         // SAFETY: the tool places probes by jumps only where there is the instruction; this is a handler's stack.
@@ -160,6 +167,14 @@ impl<'f> TrapHost<'f> {
     /// Which place this is among those of threads in handlers.
     fn index(&self, place: &AtomicU64) -> Option<usize> {
         Some((core::ptr::from_ref(place) as usize).checked_sub(self.memory.home.active.as_ptr() as usize)? / 8)
+    }
+
+    /// The running thread's name, padded with zeros; `now` is a time stamp.
+    pub(crate) fn thread_name(&self, now: u64) -> [u64; 2] {
+        match &self.way {
+            Way::Detour { stay: Some(stay), .. } => stay.name(now, record::thread_name),
+            _ => record::thread_name(),
+        }
     }
 
     pub(crate) fn set_registers(&self, regs: &Regs) {
@@ -295,6 +310,21 @@ impl Host for TrapHost<'_> {
         self.memory.bank()?.counters.get(id as usize)
     }
 
+    #[inline(always)]
+    fn count(&self, probe: &Probe) -> bool {
+        let id = probe.id.load(Ordering::Relaxed);
+        if let Way::Detour { stay: Some(stay), .. } = &self.way
+            && id < modules::FIRST_ID
+            && let Some(bank) = self.memory.bank()
+            && let Some(cell) = stay.cell(self.memory.home, bank, id)
+        {
+            // Only this thread writes it, and a signal's handler comes before the instruction or behind it.
+            cpu::add_one(cell);
+            return true;
+        }
+        self.counters(id).map(|counters| Counters::add(&counters.hits)).is_some()
+    }
+
     fn is_breakpoint(&self, address: u64) -> bool {
         let mut byte = [0];
         read(self.tid(), address, &mut byte) && byte == [BREAKPOINT]
@@ -307,8 +337,8 @@ impl Host for TrapHost<'_> {
     fn enter(&self) -> Option<&AtomicU64> {
         // A process that does not count makes no system call of ours: it may have forbidden them to itself.
         self.memory.is_active().then_some(())?;
-        if let Way::Detour { stay, .. } = &self.way {
-            let lane = stay.as_ref()?.lane();
+        if let Way::Detour { stay: Some(stay), .. } = &self.way {
+            let lane = stay.lane();
             return (lane.calling.load(Ordering::Relaxed) == 0).then_some(&lane.left);
         }
         let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;

@@ -1,8 +1,8 @@
 //! Which lane is the running thread's, and whether it is in a detour: see [`crate::abi::lanes`].
 
 use super::memory::read;
-use crate::abi::lanes::{LANE_WINDOW, Lane, first_lane};
-use crate::abi::{Home, Payload};
+use crate::abi::lanes::{LANE_WINDOW, Lane, NO_ID, NO_ROW, TID_OFFSETS, first_lane};
+use crate::abi::{Bank, Home, Payload, ROWS};
 use core::sync::atomic::compiler_fence;
 use isa::x86::Regs;
 use sync::primitive::{AtomicU64, Ordering};
@@ -20,22 +20,20 @@ pub(crate) fn here(home: &'static Home) -> Option<&'static Lane> {
     window.iter().find(|lane| lane.owner.load(Ordering::Relaxed) == owner).or_else(|| claim(window, owner))
 }
 
-/// A lane that nobody has; or else one whose owner is in no detour, and has perhaps ended.
+/// A lane that nobody has. It stays the owner's: where a thread has ended, another one's block will be.
 #[cold]
 fn claim(window: &'static [Lane], owner: u64) -> Option<&'static Lane> {
-    let take =
-        |lane: &Lane, from: u64| lane.owner.compare_exchange(from, owner, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-    let free = window.iter().find(|lane| take(lane, 0));
-    let idle = |lane: &&Lane| [&lane.frame, &lane.calling].iter().all(|word| word.load(Ordering::Relaxed) == 0);
-    free.or_else(|| window.iter().filter(idle).find(|lane| take(lane, lane.owner.load(Ordering::Relaxed))))
+    let take = |lane: &&Lane| lane.owner.compare_exchange(0, owner, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    window.iter().find(take)
 }
 
 /// No thread is in a detour: in a forked child, where those of the parent's do not exist.
 pub(crate) fn adopt(home: &Home) {
     for lane in &home.lanes {
-        let Lane { owner, frame, calling, entries: _, left: _ } = lane;
-        [owner, frame, calling].iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        let Lane { owner, frame, calling, row, tid, named, tid_at: _, entries: _, left: _, name: _ } = lane;
+        [owner, frame, calling, row, tid, named].iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
+    home.rows_used.store(0, Ordering::Relaxed);
 }
 
 /// A thread is in a detour until this is dropped.
@@ -63,6 +61,89 @@ impl Stay {
 
     pub(crate) fn lane(&self) -> &'static Lane {
         self.lane
+    }
+
+    /// Where this thread alone counts the hits of an event; `None` when it has no such place.
+    #[inline(always)]
+    pub(crate) fn cell<'b>(&self, home: &Home, bank: &'b Bank, id: u32) -> Option<&'b AtomicU64> {
+        let row = match self.lane.row.load(Ordering::Relaxed) {
+            0 => self.take_row(home),
+            row => row,
+        };
+        let row = row.wrapping_sub(1) as usize;
+        let cell = bank.hits.get(row)?.get(id as usize)?;
+        if bank.rows.load(Ordering::Relaxed) as usize <= row {
+            bank.rows.fetch_max(row as u32 + 1, Ordering::Relaxed);
+        }
+        Some(cell)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_row(&self, home: &Home) -> u64 {
+        let taken = home.rows_used.fetch_add(1, Ordering::Relaxed) as usize;
+        if taken >= ROWS {
+            home.rows_used.store(ROWS as u32, Ordering::Relaxed);
+        }
+        let row = if taken < ROWS { taken as u64 + 1 } else { NO_ROW };
+        // A signal's handler may have taken one since: that is lost, and no harm.
+        self.lane.row.store(row, Ordering::Relaxed);
+        row
+    }
+
+    /// The thread's id, without a system call: if the C library keeps it where it was found in another thread, and this
+    /// one's control block has told the truth once. In a `vfork` child it is the parent's.
+    #[inline(always)]
+    pub(crate) fn tid(&self) -> u64 {
+        let known = self.lane.tid.load(Ordering::Relaxed);
+        if known != 0 && known != NO_ID {
+            let at = self.lane.tid_at.load(Ordering::Relaxed);
+            // SAFETY: the block has this field, as was seen when `known` was set, and the thread runs with it. The C
+            // library writes it when it makes the thread, or when a child is forked: never while this runs.
+            let now = unsafe { (at as *const u32).read() };
+            if u64::from(now) == known {
+                return known;
+            }
+        }
+        self.ask_tid()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_tid(&self) -> u64 {
+        let tid = super::modules::thread();
+        let block = self.lane.owner.load(Ordering::Relaxed).wrapping_sub(1);
+        let told = |at: &u64| {
+            let mut word = [0; 4];
+            block != 0 && read(tid, *at, &mut word) && u64::from(u32::from_le_bytes(word)) == tid
+        };
+        let at = TID_OFFSETS.iter().map(|offset| block.wrapping_add(*offset)).find(told);
+        // The id says that the rest is right, also to a signal's handler that comes in between.
+        self.lane.tid.store(NO_ID, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.lane.named.store(0, Ordering::Relaxed);
+        self.lane.tid_at.store(at.unwrap_or(0), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.lane.tid.store(if at.is_some() { tid } else { NO_ID }, Ordering::Relaxed);
+        tid
+    }
+
+    /// The thread's name, as it was some milliseconds ago at most; `ask` makes a system call.
+    pub(crate) fn name(&self, now: u64, ask: impl FnOnce() -> [u64; 2]) -> [u64; 2] {
+        /// In ticks of the time stamp counter: about 5 ms.
+        const FRESH: u64 = 1 << 24;
+        let named = self.lane.named.load(Ordering::Relaxed);
+        let tid = self.lane.tid.load(Ordering::Relaxed);
+        if self.outer != 0 || tid == 0 || tid == NO_ID {
+            return ask();
+        }
+        if named == 0 || now.wrapping_sub(named) > FRESH {
+            let name = ask();
+            self.lane.name.iter().zip(name).for_each(|(to, word)| to.store(word, Ordering::Relaxed));
+            self.lane.named.store(now, Ordering::Relaxed);
+            return name;
+        }
+        self.lane.name.each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 
     /// Where to put the fetched arguments of a record; `None` while an interrupted detour may be using it.

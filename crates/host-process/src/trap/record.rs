@@ -54,14 +54,14 @@ fn write_with(
         process: host.memory.identity().pid.load(Ordering::Relaxed),
         address,
         caller,
-        name: thread_name(),
+        name: host.thread_name(tsc),
     };
     let Some(memory) = bank.rings.get(cpu as usize % RINGS) else { return false };
     push(host, memory, &header, payload.get(..length).unwrap_or_default())
 }
 
 /// The running thread's name, padded with zeros.
-fn thread_name() -> [u64; 2] {
+pub(crate) fn thread_name() -> [u64; 2] {
     let mut name = [0u64; 2];
     // SAFETY: PR_GET_NAME writes at most 16 bytes to its argument.
     unsafe { syscall(nr::PRCTL, [PR_GET_NAME, name.as_mut_ptr() as u64, 0, 0, 0, 0]) };

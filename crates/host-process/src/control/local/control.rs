@@ -215,8 +215,8 @@ impl Control {
         for event in Vec::from_iter::<Vec<Event>>(gone) {
             counted.insert(event.serial, self.counted(&event));
             let Event { id, area, .. } = event;
-            if let Some(counters) = self.bank().and_then(|b| b.counters.get(id as usize)) {
-                Counts::reset(counters);
+            if let Some(bank) = self.bank() {
+                bank.reset(id as usize);
             }
             self.areas.give_back(area);
             self.ids.give_back(id);
@@ -243,8 +243,7 @@ impl Control {
     }
 
     pub(super) fn counted(&self, event: &Event) -> Counts {
-        let counters = self.bank().and_then(|b| b.counters.get(event.id as usize));
-        counters.map(Counts::of).unwrap_or_default()
+        self.bank().and_then(|bank| bank.counts(event.id as usize)).unwrap_or_default()
     }
 
     /// All events.
