@@ -149,6 +149,17 @@ static double counts_per_ns(void)
     return (counter() - first) / ns;
 }
 
+/* What so many calls cost if nothing comes between. */
+static double undisturbed(struct calls *what, long calls)
+{
+    double least = burst(what, calls);
+    for (int i = 0; i < 2; i++) {
+        double took = burst(what, calls);
+        least = took < least ? took : least;
+    }
+    return least;
+}
+
 /* How many calls make a burst. */
 static long calibrate(struct calls *what, long most)
 {
@@ -156,7 +167,7 @@ static long calibrate(struct calls *what, long most)
     long calls = 1;
     burst(what, WARM);
     for (;; calls *= 2) {
-        double took = burst(what, calls);
+        double took = undisturbed(what, calls);
         if (took >= wanted / 8 || calls >= most) {
             long fitting = calls * wanted / (took > 0 ? took : 1);
             return fitting < 1 ? 1 : fitting > most ? most : fitting;

@@ -18,7 +18,7 @@ const BARE: Work = Work::Record("");
 /// How many calls are nested in the rows about depth.
 const DEPTHS: [u32; 4] = [1, 16, 32, 128];
 /// How many other probes are armed in the rows about that.
-pub(crate) const CROWDS: [u32; 2] = [1_000, 100_000];
+const CROWDS: [u32; 3] = [1_000, 60_000, 100_000];
 
 pub(crate) const EMPTY_TRAP: &str = "an empty SIGTRAP round trip";
 pub(crate) const EMPTY_JUMP: &str = "a jump to what it displaced";
@@ -45,7 +45,7 @@ fn floors() -> Vec<Case> {
         floor(SAVED, REGISTERS),
         floor("a system call", GETPPID),
         floor(EMPTY_TRAP, TRAP),
-        floor("a call, 2 threads", PUSH).beside(Beside::Thread),
+        floor("a call", PUSH).beside(Beside::Thread),
     ];
     floors.extend(DEPTHS.map(|depth| floor("a call", NEST).deep(depth)));
     floors

@@ -13,6 +13,7 @@ use crate::case::{Case, Placement, Who, Work};
 use crate::hot::Hot;
 use crate::kernel::Tracefs;
 use crate::ours::Tool;
+use crate::row::Row;
 use crate::samples::Samples;
 
 const SYSTEM_CALL: &str = "raw_syscalls/sys_enter";
@@ -32,10 +33,11 @@ pub(crate) struct Check {
     counted: Result<(f64, f64), String>,
 }
 
-/// Checks rows: those of ours that differ in their work.
-pub(crate) fn run(cases: &[Case], hot: &Hot, tool: &mut Tool, tracefs: &mut Result<Tracefs, String>) -> Vec<Check> {
+/// Checks rows: those of ours that differ in their work or placement, and could be measured.
+pub(crate) fn run(rows: &[Row], hot: &Hot, tool: &mut Tool, tracefs: &mut Result<Tracefs, String>) -> Vec<Check> {
     let mut checks = Vec::new();
-    for case in cases.iter().filter(|case| is_checked(case)) {
+    let measured = rows.iter().filter(|row| row.missing.is_none()).map(|row| &row.case);
+    for case in measured.filter(|case| is_checked(case)) {
         let mut check = Check { case: case.clone(), placed: String::new(), counted: Err(String::new()) };
         check.counted = match tracefs {
             Ok(tracefs) => count(&mut check, hot, tool, tracefs).map_err(|error| format!("{error:#}")),

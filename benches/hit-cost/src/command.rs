@@ -1,19 +1,22 @@
 //! Commands that cannot hang.
 
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 /// The longest that one round of a row may take, in seconds.
-const LIMIT: &str = "120";
-/// What coreutils' `timeout` exits with when it had to end the command; or kill it.
-const ENDED: [Option<i32>; 2] = [Some(124), Some(137)];
+const LIMIT: &str = "60";
+/// What coreutils' `timeout` exits with when it had to end the command.
+const ENDED: i32 = 124;
+/// What ends `timeout` itself when it had to kill the command.
+const KILL: i32 = 9;
 
 /// A command that is ended, with all that it has started, if it takes too long.
 pub(crate) fn limited(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", LIMIT]).arg(program).stdin(Stdio::null());
+    command.args(["--kill-after=2", LIMIT]).arg(program).stdin(Stdio::null());
     command
 }
 
@@ -29,7 +32,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 }
 
 fn check_ended(status: ExitStatus) -> Result<()> {
-    if ENDED.contains(&status.code()) {
+    if status.code() == Some(ENDED) || status.signal() == Some(KILL) {
         bail!("it did not end within {LIMIT} s");
     }
     Ok(())

@@ -25,13 +25,7 @@ fn compare(row: &Row, rows: &[Row]) -> Comparison {
         Beside::Thread => "2 threads on different functions ÷ 1".to_owned(),
     };
     let who = if row.case.who == Who::Nobody { "no probe" } else { row.case.who.name() };
-    let of = |row: &&Row| row.case == alone || (alone.who == Who::Nobody && is_plain_call(&row.case));
-    Comparison { what: format!("{who}: {beside}"), ratio: ratio(row, rows.iter().find(of)) }
-}
-
-/// The floor that the floor with two threads is compared with is called differently.
-fn is_plain_call(case: &Case) -> bool {
-    case.who == Who::Nobody && case.beside == Beside::Nothing && case.function == crate::case::PUSH
+    Comparison { what: format!("{who}: {beside}"), ratio: ratio(row, rows.iter().find(|row| row.case == alone)) }
 }
 
 #[cfg(test)]

@@ -134,15 +134,15 @@ fn measure(args: &Args) -> Result<Report> {
     let versions = versions.chain(lab.iter().flat_map(peers::versions)).collect();
     let machine = machine::describe(cpu, versions);
     let wanted = |case: &Case| args.only.is_empty() || args.only.iter().any(|text| case.to_string().contains(text));
-    let cases: Vec<_> = cases::all(args.peers.is_some()).into_iter().filter(wanted).collect();
-    let mut rows: Vec<Row> = cases.iter().cloned().map(Row::new).collect();
+    let cases = cases::all(args.peers.is_some());
+    let mut rows: Vec<Row> = cases.into_iter().filter(wanted).map(Row::new).collect();
     for round in 1..=args.rounds {
         eprintln!("hit-cost: round {round} of {}, {} rows", args.rounds, rows.len());
         for row in rows.iter_mut().filter(|row| row.is_wanted()) {
             row.add(round_of(&row.case, &hot, &mut tool, &mut tracefs, lab.as_ref()));
         }
     }
-    let checked = if args.no_checks { &[][..] } else { &cases };
+    let checked = if args.no_checks { &[][..] } else { &rows };
     let checks = checks::run(checked, &hot, &mut tool, &mut tracefs);
     Ok(Report { machine, comparisons: comparison::all(&rows), rows, checks })
 }

@@ -11,12 +11,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::Outcome;
 use crate::case::{Beside, Case, Placement, Work};
 use crate::command::{self, limited};
 use crate::crowd::Crowds;
 use crate::hot::Hot;
 use crate::samples::Samples;
-use crate::Outcome;
 
 /// The option that some versions of the tool have.
 const OPTION: &str = "--placement";

@@ -49,10 +49,8 @@ pub(super) fn command(tool: &Tool, case: &Case, crowd: Option<&Crowd>) -> Comman
 fn definitions(case: &Case) -> Vec<String> {
     let (symbol, arguments) = (case.function.symbol, case.arguments());
     let line = |letter: char, event: &str| format!("{letter}:{event} hot:{symbol} {arguments}");
-    let mut lines: Vec<_> = events(case)
-        .into_iter()
-        .map(|event| line(if event == RETURN { 'r' } else { 'p' }, event))
-        .collect();
+    let mut lines: Vec<_> =
+        events(case).into_iter().map(|event| line(if event == RETURN { 'r' } else { 'p' }, event)).collect();
     if case.beside == Beside::Thread {
         lines.push(format!("p:{OF_SECOND} hot:{}", SECOND.symbol));
     }

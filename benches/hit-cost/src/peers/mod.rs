@@ -4,13 +4,19 @@
 //! how many hits it has counted; a row whose peer cannot be asked says so.
 
 mod bpftrace;
+mod frida;
+mod gdb;
+mod library;
+mod ltrace;
+mod lttng;
+mod uftrace;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::case::{At, Case, MOV, NOP5, PUSH, Who, Work};
-use crate::command::first_line;
+use crate::case::{At, Case, INSTRUMENTED, MOV, NOP5, PUSH, Who, Work};
+use crate::command::{self, first_line, limited};
 use crate::hot::Hot;
 use crate::samples::Samples;
 
@@ -19,6 +25,26 @@ use crate::samples::Samples;
 pub(crate) enum Peer {
     /// The kernel's uprobes, programmed in `bpftrace`.
     Bpftrace,
+    /// Frida with a handler in C.
+    FridaC,
+    /// Frida with a handler in JavaScript.
+    FridaJs,
+    /// `uftrace -P`.
+    Uftrace,
+    /// LTTng-UST, on calls that the compiler has put in.
+    Lttng,
+    /// A breakpoint of `gdb`, which it ignores.
+    Gdb,
+    /// `ltrace -x`.
+    Ltrace,
+    /// The crate `detour`: another function in this one's place.
+    Detour,
+    /// The crate `retour`: the same.
+    Retour,
+    /// The crate `ilhook`: a callback with registers.
+    Ilhook,
+    /// The crate `kprobe`: what it does at a hit, without the trap, which it leaves to a kernel.
+    KprobeCrate,
 }
 
 /// What a peer has to measure with.
@@ -30,21 +56,44 @@ pub(crate) struct Lab<'a> {
     pub(crate) installed: &'a Path,
 }
 
+impl Lab<'_> {
+    /// The Python that has Frida.
+    fn python(&self) -> PathBuf {
+        self.installed.join("venv/bin/python")
+    }
+}
+
 /// The rows of peers.
 pub(crate) fn cases() -> Vec<Case> {
     let case = |peer, at, work, function| Case::new(Who::Peer(peer), at, work, function);
+    let handler = |peer, at| case(peer, at, Work::Handler, PUSH);
     vec![
+        handler(Peer::Detour, At::Entry),
+        handler(Peer::Retour, At::Entry),
+        handler(Peer::Ilhook, At::Entry),
+        handler(Peer::KprobeCrate, At::Entry),
+        case(Peer::Uftrace, At::Both, Work::Record(""), PUSH),
+        case(Peer::Lttng, At::Both, Work::Record(""), INSTRUMENTED),
+        handler(Peer::FridaC, At::Entry),
+        handler(Peer::FridaC, At::Both),
+        handler(Peer::FridaJs, At::Entry),
+        handler(Peer::FridaJs, At::Both),
         case(Peer::Bpftrace, At::Entry, Work::Count, PUSH),
         case(Peer::Bpftrace, At::Entry, Work::Count, NOP5),
         case(Peer::Bpftrace, At::Entry, Work::Count, MOV),
         case(Peer::Bpftrace, At::Return, Work::Count, PUSH),
+        case(Peer::Ltrace, At::Both, Work::Record(""), PUSH),
+        case(Peer::Gdb, At::Entry, Work::Count, PUSH),
     ]
 }
 
-/// The versions of those that are here.
-pub(crate) fn versions(_: &Lab<'_>) -> Vec<(String, String)> {
-    let asked = [("bpftrace", first_line("bpftrace", &["--version"]))];
-    asked.into_iter().filter_map(|(name, version)| Some((name.to_owned(), version?))).collect()
+/// The versions of those that are here. Libraries have theirs in the lock files of `benches/peers`.
+pub(crate) fn versions(lab: &Lab<'_>) -> Vec<(String, String)> {
+    let asked = ["bpftrace", "uftrace", "lttng", "ltrace", "gdb"].map(|name| (name, first_line(name, &["--version"])));
+    let frida = command::text(limited(lab.python()).args(["-c", "import frida; print(frida.__version__)"])).ok();
+    let libraries = ["detour", "retour", "ilhook", "kprobe"].map(|name| (name, library::version(name)));
+    let all = asked.into_iter().chain([("frida", frida.map(|text| text.trim().to_owned()))]).chain(libraries);
+    all.filter_map(|(name, version)| Some((name.to_owned(), version?))).collect()
 }
 
 impl Peer {
@@ -52,6 +101,16 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bpftrace => "bpftrace",
+            Self::FridaC => "frida, CModule",
+            Self::FridaJs => "frida, JavaScript",
+            Self::Uftrace => "uftrace -P",
+            Self::Lttng => "lttng-ust",
+            Self::Gdb => "gdb",
+            Self::Ltrace => "ltrace -x",
+            Self::Detour => "crate detour, function replaced",
+            Self::Retour => "crate retour, function replaced",
+            Self::Ilhook => "crate ilhook",
+            Self::KprobeCrate => "crate kprobe, dispatch without the trap",
         }
     }
 
@@ -63,6 +122,16 @@ impl Peer {
     pub(crate) fn measure(self, case: &Case, lab: &Lab<'_>) -> Result<Samples> {
         match self {
             Self::Bpftrace => bpftrace::measure(case, lab),
+            Self::FridaC => frida::measure("c", case, lab),
+            Self::FridaJs => frida::measure("js", case, lab),
+            Self::Uftrace => uftrace::measure(case, lab),
+            Self::Lttng => lttng::measure(case, lab),
+            Self::Gdb => gdb::measure(case, lab),
+            Self::Ltrace => ltrace::measure(case, lab),
+            Self::Detour => library::measure("detour", case, lab),
+            Self::Retour => library::measure("retour", case, lab),
+            Self::Ilhook => library::measure("ilhook", case, lab),
+            Self::KprobeCrate => library::measure("kprobe", case, lab),
         }
     }
 }

@@ -32,7 +32,11 @@ const NUMBERS: std::ops::Range<usize> = 3..8;
 fn cells(row: &Row, rows: &[Row]) -> [String; COLUMNS] {
     let number = |value: Option<f64>, digits: usize| value.map_or_else(String::new, |v| format!("{v:.digits$}"));
     let time = |value: Option<f64>| number(value, usize::from(value.is_some_and(|v| v < 100.0)));
-    let times = |value: Option<f64>| number(value, if value.is_some_and(|v| v < 10.0) { 2 } else { 0 });
+    // Two digits that say something.
+    let times = |value: Option<f64>| {
+        let digits = value.map_or(0, |v| if v < 0.1 { 4 } else { usize::from(v < 10.0) * 2 });
+        number(value, digits)
+    };
     [
         row.case.to_string(),
         row.case.function.instruction.to_owned(),

@@ -44,7 +44,13 @@ fn scale(bottom: f64) -> String {
     while value <= SCALE.1 {
         let x = at(value);
         let _ = writeln!(out, "<line class=\"g\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\"/>");
-        let label = if value < 1e3 { format!("{value} ns") } else if value < 1e6 { format!("{} µs", value / 1e3) } else { "1 ms".into() };
+        let label = if value < 1e3 {
+            format!("{value} ns")
+        } else if value < 1e6 {
+            format!("{} µs", value / 1e3)
+        } else {
+            "1 ms".into()
+        };
         out += &text(x - 10.0, bottom + 16.0, "n", &label);
         value *= 10.0;
     }
