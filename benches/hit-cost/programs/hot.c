@@ -1,10 +1,11 @@
 /* hot: times short bursts of calls to one function, and prints each burst's cost in nanoseconds per call.
  *
- *     hot FUNCTION[=DEPTH] BURSTS MOST CPU [plugin=FILE] [beside=FUNCTION] [wait]
+ *     hot FUNCTION[=DEPTH] BURSTS MOST CPU [plugin=FILE] [beside=FUNCTION] [name=NAME] [wait]
  *
  * A burst takes about BURST_NS, but has MOST calls at most: a call may cost one nanosecond or a hundred microseconds, so
  * the program finds out first. CPU -1: stay on the processors that it was given. DEPTH is what t_nest is called with.
- * FILE is a shared object that puts a probe of its own into the function (peer_install) and counts (peer_hits). With
+ * FILE is a shared object that puts a probe of its own into the function (peer_install) and counts (peer_hits). NAME is
+ * what the kernel calls the program, for those who look for this one among others. With
  * `beside` a second thread calls another function meanwhile, on another processor. With `wait` the program says
  * `ready PID ADDRESS`, waits for a line before the first call, and after the last for the end of its input.
  *
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -216,7 +218,7 @@ static const char *value(int argc, char **argv, const char *key)
 int main(int argc, char **argv)
 {
     if (argc < 5)
-        die("usage", "hot FUNCTION[=DEPTH] BURSTS MOST CPU [plugin=FILE] [beside=FUNCTION] [wait]");
+        die("usage", "hot FUNCTION[=DEPTH] BURSTS MOST CPU [plugin=FILE] [beside=FUNCTION] [name=NAME] [wait]");
     size_t length = strcspn(argv[1], "=");
     long depth = argv[1][length] == '=' ? atol(argv[1] + length + 1) : 0;
     long bursts = atol(argv[2]), most = atol(argv[3]), cpu = atol(argv[4]);
@@ -225,7 +227,9 @@ int main(int argc, char **argv)
     if (bursts < 1 || most < 1 || depth < 0 || costs == NULL)
         die("usage", "there must be bursts and calls");
     const char *beside = value(argc, argv, "beside="), *plugin = value(argc, argv, "plugin=");
-    const char *wait = value(argc, argv, "wait");
+    const char *wait = value(argc, argv, "wait"), *name = value(argc, argv, "name=");
+    if (name != NULL)
+        prctl(PR_SET_NAME, name);
     second_cpu = another(cpu);
     if (cpu >= 0)
         stay_on(cpu);

@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::case::{Case, Placement, Who, Work};
-use crate::hot::Hot;
+use crate::case::{At, Case, Placement, Who, Work};
+use crate::hot::{self, Hot};
 use crate::kernel::Tracefs;
 use crate::ours::Tool;
 use crate::row::Row;
@@ -58,8 +58,7 @@ fn count(check: &mut Check, hot: &Hot, tool: &mut Tool, tracefs: &mut Tracefs) -
     let mut per_hit = |event| {
         let mut run = |calls| {
             let hot = hot.of(BURSTS, calls);
-            let name = "hot";
-            tracefs.count(event, name, || measured(tool.measure(&check.case, &hot)?))
+            tracefs.count(event, &hot::name(), || measured(tool.measure(&check.case, &hot)?))
         };
         let [few, many] = CALLS;
         let ((less, few), (more, many)) = (run(few)?, run(many)?);
@@ -86,9 +85,9 @@ fn slope((less, few): (u64, u64), (more, many): (u64, u64)) -> Result<f64> {
 }
 
 impl Check {
-    /// Whether a hit by a jump has entered the kernel.
+    /// Whether a hit by a jump has entered the kernel. The return's half of a return probe may.
     pub(crate) fn is_failed(&self) -> bool {
-        let by_jump = self.placed.starts_with(Placement::Jump.word());
+        let by_jump = self.case.at == At::Entry && self.placed.starts_with(Placement::Jump.word());
         matches!(&self.counted, Ok((calls, signals)) if by_jump && (calls.abs() > NONE || signals.abs() > NONE))
     }
 
@@ -123,7 +122,7 @@ impl fmt::Display for Check {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::case::{At, PUSH};
+    use crate::case::PUSH;
     use crate::cases;
 
     pub(crate) fn check() -> Check {

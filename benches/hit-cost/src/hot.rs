@@ -78,6 +78,7 @@ impl Hot {
         let most = if matches!(case.work, Work::Record(_)) { self.recorded } else { self.most };
         let cpu = self.cpu.map_or_else(|| "-1".to_owned(), |cpu| cpu.to_string());
         let mut words = vec![case.target(), self.bursts.to_string(), most.to_string(), cpu];
+        words.push(format!("name={}", name()));
         if case.beside == Beside::Thread {
             words.push(format!("beside={}", SECOND.symbol));
         }
@@ -106,6 +107,11 @@ impl Hot {
         let segment = file.segments().find(|s| holds(s.address(), s.file_range().1)).context("no segment holds it")?;
         Ok(address - segment.address() + segment.file_range().0)
     }
+}
+
+/// What the kernel calls the program: another benchmark may run on this machine.
+pub(crate) fn name() -> String {
+    format!("hot-{}", std::process::id())
 }
 
 /// Links the program, with more objects or sources, to a file in its folder.

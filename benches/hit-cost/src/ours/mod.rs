@@ -56,7 +56,8 @@ impl Tool {
     /// If the tool fails, or did not count and print as many hits as there were calls.
     pub(crate) fn measure(&mut self, case: &Case, hot: &Hot) -> Result<Outcome> {
         let verb = if case.work == Work::Handler { "insmod" } else { "trace" };
-        if let Some(placement) = case.placement.filter(|_| !self.can_be_told(verb)) {
+        let told = case.placement.or(self.placement);
+        if let Some(placement) = told.filter(|_| !self.can_be_told(verb)) {
             return Ok(Outcome::Skipped(format!("`kprobe {verb}` has no {OPTION} {}", placement.word())));
         }
         let measured = match (case.work, case.beside) {

@@ -14,7 +14,7 @@ const TOP: f64 = 56.0;
 const STEP: f64 = 20.0;
 const BAR: f64 = 13.0;
 /// The ends of the scale, in nanoseconds.
-const SCALE: (f64, f64) = (1.0, 1e6);
+const SCALE: (f64, f64) = (0.5, 1e6);
 
 const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#24292f}.n{font-size:11px;fill:#57606a}.g{stroke:#d0d7de}\
@@ -24,7 +24,8 @@ text{font:12px system-ui,sans-serif;fill:#24292f}.n{font-size:11px;fill:#57606a}
 
 /// The chart.
 pub(crate) fn svg(report: &Report) -> String {
-    let height = TOP + STEP * report.rows.len() as f64 + 36.0;
+    let rows: Vec<_> = report.rows.iter().filter(|row| is_drawn(row)).collect();
+    let height = TOP + STEP * rows.len() as f64 + 36.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
          <title>What one hit costs, in nanoseconds</title>\n<style>{STYLE}</style>\n"
@@ -32,15 +33,20 @@ pub(crate) fn svg(report: &Report) -> String {
     out += &text(8.0, 18.0, "", "What one call of a probed function costs, in ns (cheapest burst, logarithmic)");
     out += &text(8.0, 34.0, "n", &report.machine.line());
     out += &scale(height - 30.0);
-    for (row, place) in report.rows.iter().zip(0_u32..) {
+    for (row, place) in rows.into_iter().zip(0_u32..) {
         out += &bar(row, TOP + STEP * f64::from(place));
     }
     out + "</svg>\n"
 }
 
+/// Rows that a tool cannot be told to place are left to the table.
+fn is_drawn(row: &Row) -> bool {
+    row.min().is_some() || row.case.placement.is_none()
+}
+
 fn scale(bottom: f64) -> String {
     let mut out = String::new();
-    let mut value = SCALE.0;
+    let mut value = 1.0;
     while value <= SCALE.1 {
         let x = at(value);
         let _ = writeln!(out, "<line class=\"g\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\"/>");
@@ -115,7 +121,7 @@ mod tests {
     #[test]
     fn ten_times_the_cost_is_the_same_distance_everywhere() {
         assert!((at(10.0) - at(1.0) - (at(1e5) - at(1e4))).abs() < 1e-9);
-        assert_eq!((at(0.1), at(1e9)), (LEFT, RIGHT));
+        assert_eq!((at(0.01), at(1e9)), (LEFT, RIGHT));
     }
 
     #[test]

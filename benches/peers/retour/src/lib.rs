@@ -15,12 +15,12 @@ static ORIGINAL: OnceLock<Function> = OnceLock::new();
 #[unsafe(no_mangle)]
 pub extern "C" fn peer_install(target: *const ()) -> *const () {
     // SAFETY: the program names a function of this type, and has one thread, which is not in it.
-    let installed = unsafe {
-        RawDetour::new(target, replacement as *const ()).and_then(|detour| detour.enable().map(|()| detour))
-    };
+    let installed =
+        unsafe { RawDetour::new(target, replacement as *const ()).and_then(|detour| detour.enable().map(|()| detour)) };
     let Ok(detour) = installed else { return std::ptr::null() };
     // SAFETY: the trampoline has the original's type; the detour stays for ever.
-    let original = unsafe { std::mem::transmute::<*const (), Function>(std::ptr::from_ref(detour.trampoline()).cast()) };
+    let original =
+        unsafe { std::mem::transmute::<*const (), Function>(std::ptr::from_ref(detour.trampoline()).cast()) };
     let _ = ORIGINAL.set(original);
     std::mem::forget(detour);
     target
