@@ -120,7 +120,7 @@ pub(crate) fn for_peers() {
         need("lttng", &["--version"], "lttng-tools", ROW),
         need("babeltrace2", &["--version"], "babeltrace2", "LTTng's row of the benchmark"),
         // Its preloaded library, which has no command to ask.
-        need("lttng-gen-tp", &["--version"], "liblttng-ust-dev", "LTTng's row of the benchmark"),
+        need("dpkg-query", &["--status", "liblttng-ust1"], "liblttng-ust1", "LTTng's row of the benchmark"),
         need("python3", &["-m", "venv", "--help"], "python3-venv", "Frida's rows of the benchmark"),
     ];
     install(&missing(NEEDS));

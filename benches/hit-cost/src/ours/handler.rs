@@ -49,12 +49,12 @@ fn placed(modules: &str) -> Option<String> {
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// How `kprobe check` would place a probe there.
+/// How `kprobe check` would place a probe there, which need not be how the module's is.
 fn planned(tool: &Tool, case: &Case, pid: &str) -> Result<String> {
     let letter = if case.at == At::Entry { 'p' } else { 'r' };
     let line = format!("{letter}:probe hot:{}", case.function.symbol);
     let text = command::text(limited(&tool.path).args(["check", "-p", pid, "-e", &line]))?;
-    Ok(how(&text).context("kprobe check says nothing of the probe")?.to_owned())
+    Ok(format!("by `check`: {}", how(&text).context("kprobe check says nothing of the probe")?))
 }
 
 /// `EVENT: OBJECT:SYMBOL+OFFSET at 0xADDRESS: how  | instruction`

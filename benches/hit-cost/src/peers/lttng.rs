@@ -15,7 +15,7 @@ use crate::case::Case;
 use crate::command::{self, limited};
 use crate::samples::Samples;
 
-const LIBRARY: &str = "liblttng-ust-cyg-profile-fast.so";
+const LIBRARY: &str = "liblttng-ust-cyg-profile-fast.so.1";
 const SESSION: &str = "hit-cost";
 /// How often, and after how long, the daemon is asked whether it listens.
 const TRIES: u32 = 25;
