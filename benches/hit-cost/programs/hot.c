@@ -215,19 +215,64 @@ static const char *value(int argc, char **argv, const char *key)
     return NULL;
 }
 
+/* Says that all is ready, and waits to be told to begin. */
+static void wait_for_start(function *call)
+{
+    printf("ready %d %p\n", getpid(), (void *)call);
+    fflush(stdout);
+    if (getchar() == EOF)
+        exit(3);
+}
+
+/* Whoever looks at this program may do so until its input ends. */
+static void wait_for_end(void)
+{
+    printf("done\n");
+    fflush(stdout);
+    while (getchar() != EOF)
+        ;
+}
+
+static pthread_t start_beside(const char *name)
+{
+    pthread_t thread;
+    second = (struct calls){named(name, strlen(name)), 0, 1, "a string", 0};
+    if (pthread_create(&thread, NULL, call_beside, NULL) != 0)
+        die("pthread_create", "refused");
+    while (!started)
+        pause_for_readers();
+    return thread;
+}
+
+/* The costs of bursts, in nanoseconds for each call. */
+static void measure(struct calls *what, long most, double *costs, long bursts)
+{
+    long calls = calibrate(what, most);
+    double start = now();
+    unsigned long first = counter();
+    for (long i = 0; i < bursts; i++) {
+        pause_for_readers();
+        burst(what, WARM);
+        costs[i] = burst(what, calls);
+    }
+    double ns_per_count = (now() - start) / (counter() - first);
+    for (long i = 0; i < bursts; i++)
+        costs[i] *= ns_per_count / calls;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 5)
         die("usage", "hot FUNCTION[=DEPTH] BURSTS MOST CPU [plugin=FILE] [beside=FUNCTION] [name=NAME] [wait]");
+    const char *plugin = value(argc, argv, "plugin="), *beside = value(argc, argv, "beside=");
+    const char *name = value(argc, argv, "name="), *wait = value(argc, argv, "wait");
     size_t length = strcspn(argv[1], "=");
     long depth = argv[1][length] == '=' ? atol(argv[1] + length + 1) : 0;
-    long bursts = atol(argv[2]), most = atol(argv[3]), cpu = atol(argv[4]);
+    long bursts = atol(argv[2]), most = atol(argv[3]), cpu = atol(argv[4]), nested = depth > 0 ? depth : 1;
     struct calls what = {named(argv[1], length), depth, depth == 0, "a string", 0};
     double *costs = calloc(bursts > 0 ? bursts : 1, sizeof *costs);
     if (bursts < 1 || most < 1 || depth < 0 || costs == NULL)
         die("usage", "there must be bursts and calls");
-    const char *beside = value(argc, argv, "beside="), *plugin = value(argc, argv, "plugin=");
-    const char *wait = value(argc, argv, "wait"), *name = value(argc, argv, "name=");
     if (name != NULL)
         prctl(PR_SET_NAME, name);
     second_cpu = another(cpu);
@@ -237,45 +282,19 @@ int main(int argc, char **argv)
         handle_traps();
     if (plugin != NULL)
         what.call = plug_in(plugin, what.call);
-    if (wait != NULL) {
-        printf("ready %d %p\n", getpid(), (void *)what.call);
-        fflush(stdout);
-        if (getchar() == EOF)
-            return 3;
-    }
-    pthread_t thread;
-    if (beside != NULL) {
-        second = (struct calls){named(beside, strlen(beside)), 0, 1, "a string", 0};
-        if (pthread_create(&thread, NULL, call_beside, NULL) != 0)
-            die("pthread_create", "refused");
-        while (!started)
-            pause_for_readers();
-    }
-    long calls = calibrate(&what, most);
-    double start = now();
-    unsigned long first = counter();
-    for (long i = 0; i < bursts; i++) {
-        pause_for_readers();
-        burst(&what, WARM);
-        costs[i] = burst(&what, calls);
-    }
-    double ns_per_count = (now() - start) / (counter() - first);
+    if (wait != NULL)
+        wait_for_start(what.call);
+    pthread_t thread = beside != NULL ? start_beside(beside) : 0;
+    measure(&what, most, costs, bursts);
     stop = 1;
-    if (beside != NULL)
-        pthread_join(thread, NULL);
-    long nested = depth > 0 ? depth : 1;
-    printf("calls %lu\n", what.made * nested);
-    if (beside != NULL)
+    if (beside != NULL && pthread_join(thread, NULL) == 0)
         printf("beside %lu\n", second.made);
+    printf("calls %lu\n", what.made * nested);
     if (plugin_hits != NULL || hits > 0)
         printf("hits %lu\n", plugin_hits != NULL ? plugin_hits() : hits);
     for (long i = 0; i < bursts; i++)
-        printf("burst %.3f\n", costs[i] * ns_per_count / calls / nested);
-    if (wait != NULL) {
-        printf("done\n");
-        fflush(stdout);
-        while (getchar() != EOF)
-            ;
-    }
+        printf("burst %.3f\n", costs[i] / nested);
+    if (wait != NULL)
+        wait_for_end();
     return 0;
 }

@@ -131,6 +131,8 @@ fn measure(args: &Args) -> Result<Report> {
     let mut tracefs = Tracefs::open();
     let lab = args.peers.as_ref().map(|installed| Lab { hot: &hot, installed });
     let versions = tool.version().into_iter().map(|version| ("ours".to_owned(), version));
+    let revision = command::first_line("git", &["describe", "--always", "--dirty"]);
+    let versions = versions.chain(revision.map(|revision| ("revision".to_owned(), revision)));
     let versions = versions.chain(lab.iter().flat_map(peers::versions)).collect();
     let machine = machine::describe(cpu, versions);
     let wanted = |case: &Case| args.only.is_empty() || args.only.iter().any(|text| case.to_string().contains(text));

@@ -12,6 +12,8 @@ use crate::samples::Samples;
 use crate::waiting::Waiting;
 
 const NAME: &str = "count-calls";
+/// Where the tool does not say how a module's probe is placed, but would say it of one of its own.
+pub(super) const PLANNED: &str = "by `check`: ";
 
 /// Builds the module whose source is in `module`.
 ///
@@ -54,7 +56,7 @@ fn planned(tool: &Tool, case: &Case, pid: &str) -> Result<String> {
     let letter = if case.at == At::Entry { 'p' } else { 'r' };
     let line = format!("{letter}:probe hot:{}", case.function.symbol);
     let text = command::text(limited(&tool.path).args(["check", "-p", pid, "-e", &line]))?;
-    Ok(format!("by `check`: {}", how(&text).context("kprobe check says nothing of the probe")?))
+    Ok(format!("{PLANNED}{}", how(&text).context("kprobe check says nothing of the probe")?))
 }
 
 /// `EVENT: OBJECT:SYMBOL+OFFSET at 0xADDRESS: how  | instruction`

@@ -96,10 +96,26 @@ impl Tool {
 }
 
 fn check_placement(case: &Case, samples: &Samples) -> Result<()> {
+    let is_said = !samples.placed.starts_with(handler::PLANNED);
     match case.placement {
-        Some(placement) if !samples.placed.contains(placement.word()) => {
+        Some(placement) if is_said && !samples.placed.contains(placement.word()) => {
             bail!("told to place by {}, the tool says: {}", placement.word(), samples.placed)
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{At, PUSH, Who};
+
+    #[test]
+    fn a_tool_that_places_otherwise_than_told_is_found() {
+        let case = Case::new(Who::Ours, At::Entry, Work::Count, PUSH).placed(Placement::Breakpoint);
+        let placed = |placed: &str| check_placement(&case, &Samples { placed: placed.into(), ..Samples::default() });
+        assert!(placed("breakpoint, boosted").is_ok());
+        assert!(placed("jump").is_err());
+        assert!(placed(&format!("{}jump", handler::PLANNED)).is_ok());
     }
 }

@@ -91,9 +91,11 @@ pub(crate) fn cases() -> Vec<Case> {
 pub(crate) fn versions(lab: &Lab<'_>) -> Vec<(String, String)> {
     let asked = ["bpftrace", "uftrace", "lttng", "ltrace", "gdb"].map(|name| (name, first_line(name, &["--version"])));
     let frida = command::text(limited(lab.python()).args(["-c", "import frida; print(frida.__version__)"])).ok();
-    let libraries = ["detour", "retour", "ilhook", "kprobe"].map(|name| (name, library::version(name)));
-    let all = asked.into_iter().chain([("frida", frida.map(|text| text.trim().to_owned()))]).chain(libraries);
-    all.filter_map(|(name, version)| Some((name.to_owned(), version?))).collect()
+    let programs = asked.into_iter().chain([("frida", frida.map(|text| text.trim().to_owned()))]);
+    let programs = programs.map(|(name, version)| (name.to_owned(), version));
+    let libraries =
+        ["detour", "retour", "ilhook", "kprobe"].map(|name| (format!("crate {name}"), library::version(name)));
+    programs.chain(libraries).filter_map(|(name, version)| Some((name, version?))).collect()
 }
 
 impl Peer {
