@@ -12,9 +12,13 @@ static HITS: AtomicU64 = AtomicU64::new(0);
 static ORIGINAL: OnceLock<Function> = OnceLock::new();
 
 /// Puts the probe into `target`; returns what is to be called, or null.
+///
+/// # Safety
+///
+/// It is a function like the replacement, in which no thread is.
 #[unsafe(no_mangle)]
-pub extern "C" fn peer_install(target: *const ()) -> *const () {
-    // SAFETY: the program names a function of this type, and has one thread, which is not in it.
+pub unsafe extern "C" fn peer_install(target: *const ()) -> *const () {
+    // SAFETY: as the caller promises.
     let installed =
         unsafe { RawDetour::new(target, replacement as *const ()).and_then(|detour| detour.enable().map(|()| detour)) };
     let Ok(detour) = installed else { return std::ptr::null() };
