@@ -70,7 +70,7 @@ struct Args {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     bursts: u32,
     /// Calls in a burst, at most, where events are recorded: they must find room.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     recorded: u32,
     /// Tell the tool how to place probes, in all rows that do not say.
     #[arg(long, value_enum)]

@@ -24,6 +24,8 @@ pub(super) fn measure(language: &str, case: &Case, lab: &Lab<'_>) -> Result<Samp
     let at = if case.at == At::Both { "both" } else { "entry" };
     let mut command = limited(python);
     command.arg(driver).args([program.pid.to_string(), format!("{:#x}", program.address)]).args([language, at]);
+    // Frida leaves folders behind where temporary files are.
+    command.env("TMPDIR", lab.hot.folder());
     let mut frida = Driver(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
     let mut output = BufReader::new(frida.0.stdout.take().context("Frida's output")?);
     if frida.line(&mut output)? != "attached" {
