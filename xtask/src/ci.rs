@@ -107,7 +107,7 @@ fn bare() -> Result<()> {
 }
 
 /// Folders of probe modules, each a package of its own.
-const MODULES: [&str; 2] = ["modules", "apps/demo-kernel/modules"];
+const MODULES: [&str; 3] = ["modules", "apps/demo-kernel/modules", "benches/hit-cost/modules"];
 
 /// The probe modules are clean.
 fn modules() -> Result<()> {

@@ -23,7 +23,9 @@ usage: cargo xtask VERB
 
   setup           install what the tests need; says which tests will be skipped without it
   test [--slow]   setup, then all tests (with --slow also those that take more than a minute)
-  bench [OPTION…] measure what a hit of a probe costs, beside the kernel's; --help shows the options
+  bench [--peers] [--keep] [OPTION…]
+                  measure what a hit of a probe costs, beside the kernel's; with --peers install other tools and measure
+                  them too, with --keep keep the results in benches/runs; --help shows the other options
   qemu [OPTION…]  build the demo kernel and boot it; --help shows the options
   kernel-tests    boot it and run the tests inside it, on 1, 2 and 4 processors
   guest           measure what Linux's kprobes cost, in instructions, in a guest of its own

@@ -109,6 +109,27 @@ pub(crate) fn for_guest() -> Result<(), String> {
     missing(NEEDS).first().map_or(Ok(()), |need| Err(format!("no {}, package {}", need.probe.0, need.package)))
 }
 
+/// Installs what a process is measured beside; never fails for what cannot be had.
+pub(crate) fn for_peers() {
+    const ROW: &str = "its row of the benchmark";
+    const NEEDS: &[Need] = &[
+        need("bpftrace", &["--version"], "bpftrace", ROW),
+        need("uftrace", &["--version"], "uftrace", ROW),
+        need("ltrace", &["--version"], "ltrace", ROW),
+        need("gdb", &["--version"], "gdb", ROW),
+        need("lttng", &["--version"], "lttng-tools", ROW),
+        need("babeltrace2", &["--version"], "babeltrace2", "LTTng's row of the benchmark"),
+        // Its preloaded library, which has no command to ask.
+        need("dpkg-query", &["--status", "liblttng-ust1"], "liblttng-ust1", "LTTng's row of the benchmark"),
+        need("python3", &["-m", "venv", "--help"], "python3-venv", "Frida's rows of the benchmark"),
+    ];
+    install(&missing(NEEDS));
+    for need in missing(NEEDS) {
+        println!("SKIPPED: {need}");
+    }
+    mount_tracefs();
+}
+
 /// The toolchain that has miri.
 pub(crate) const MIRI_TOOLCHAIN: &str = "nightly";
 

@@ -1,176 +1,106 @@
-//! The rows of the table: who probes what, and how.
+//! The rows of the table.
+//!
+//! Ours come with everything that the tool can do at a hit, on an ordinary function; then the circumstances that must
+//! not matter (other instructions, depth, other probes, another thread); then the same placed as told. Floors say what
+//! the machine takes, peers what others take; each peer's row has the same work as one of ours, which it is divided by.
 
-use std::fmt;
+use crate::case::{
+    ARITHMETIC, At, Beside, CALL, COUNTER, Case, EMPTY, Function, GETPPID, JMP, LEA, MOV, NEST, NOP5, OTHER, PUSH,
+    Placement, REGISTERS, TRAP, Who, Work,
+};
+use crate::peers;
 
-/// A function of the measured program, known by its first instruction.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Function {
-    /// Its symbol.
-    pub(crate) symbol: &'static str,
-    /// The instruction that a probe is placed on.
-    pub(crate) instruction: &'static str,
-    /// How many times the usual number of calls a burst takes when nothing probes it.
-    pub(crate) cheap: u32,
-}
-
-const fn function(symbol: &'static str, instruction: &'static str, cheap: u32) -> Function {
-    Function { symbol, instruction, cheap }
-}
-
-const PUSH: &Function = &function("t_push", "push rbp", 100);
-const MOV: &Function = &function("t_mov", "mov rax, rdi", 100);
-const LEA: &Function = &function("t_lea", "lea rax, [rip+n]", 100);
-const NOP5: &Function = &function("t_nop5", "nop (5 bytes)", 100);
-const JMP: &Function = &function("t_jmp", "jmp", 100);
-const CALL: &Function = &function("t_call", "call", 100);
-const GETPPID: &Function = &function("t_getppid", "syscall", 10);
-const TRAP: &Function = &function("t_trap", "int3", 1);
-
-/// Who probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    /// Nobody: a floor.
-    Nobody,
-    /// `kprobe`.
-    Ours,
-    /// The kernel's uprobes, through tracefs.
-    Kernel,
-}
-
-/// What a hit does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Nothing: what the function itself does is what is measured.
-    Floor(&'static str),
-    /// It is counted.
-    Count,
-    /// It is recorded, with what these fetch arguments fetch.
-    Record(&'static str),
-}
-
-/// Where in the function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum At {
-    /// On its first instruction.
-    Entry,
-    /// On its return; that includes a hit on its entry.
-    Return,
-}
-
-/// A row.
-#[derive(Debug)]
-pub(crate) struct Case {
-    pub(crate) who: Who,
-    pub(crate) at: At,
-    pub(crate) work: Work,
-    pub(crate) function: &'static Function,
-    /// Whether [`OTHERS`] more probes are registered that these calls do not hit.
-    pub(crate) others: bool,
-}
-
-/// How many other probes there are in the rows that have them.
-pub(crate) const OTHERS: usize = 1000;
-
-const REGISTERS: Work = Work::Record("a=%di b=%si");
+const PAIR: Work = Work::Record("a=%di b=%si");
 const STRING: Work = Work::Record("s=+0(%si):string");
 const RETVAL: Work = Work::Record("v=$retval");
+const BARE: Work = Work::Record("");
 
-const fn floor(what: &'static str, function: &'static Function) -> Case {
-    Case { who: Who::Nobody, at: At::Entry, work: Work::Floor(what), function, others: false }
-}
+/// How many calls are nested in the rows about depth.
+const DEPTHS: [u32; 4] = [1, 16, 32, 128];
+/// How many other probes are armed in the rows about that.
+const CROWDS: [u32; 3] = [1_000, 60_000, 100_000];
 
-const fn ours(at: At, work: Work, function: &'static Function) -> Case {
-    Case { who: Who::Ours, at, work, function, others: false }
-}
+pub(crate) const EMPTY_TRAP: &str = "an empty SIGTRAP round trip";
+pub(crate) const EMPTY_JUMP: &str = "a jump to what it displaced";
+pub(crate) const SAVED: &str = "a jump, all registers and flags saved, a handler";
 
-const fn crowded(at: At, work: Work, function: &'static Function) -> Case {
-    Case { who: Who::Ours, at, work, function, others: true }
-}
-
-const fn kernel(at: At, work: Work, function: &'static Function) -> Case {
-    Case { who: Who::Kernel, at, work, function, others: false }
-}
-
-/// All rows, in the order of the table.
-pub(crate) const CASES: &[Case] = &[
-    floor("a call", PUSH),
-    floor("a system call", GETPPID),
-    floor(EMPTY_TRAP, TRAP),
-    ours(At::Entry, Work::Count, PUSH),
-    ours(At::Entry, Work::Count, MOV),
-    ours(At::Entry, Work::Count, LEA),
-    ours(At::Entry, Work::Count, CALL),
-    ours(At::Entry, Work::Count, NOP5),
-    ours(At::Entry, Work::Count, JMP),
-    crowded(At::Entry, Work::Count, PUSH),
-    ours(At::Entry, Work::Record(""), PUSH),
-    ours(At::Entry, REGISTERS, PUSH),
-    crowded(At::Entry, REGISTERS, PUSH),
-    ours(At::Entry, STRING, PUSH),
-    ours(At::Return, Work::Count, PUSH),
-    crowded(At::Return, Work::Count, PUSH),
-    ours(At::Return, RETVAL, PUSH),
-    kernel(At::Entry, Work::Count, PUSH),
-    kernel(At::Entry, Work::Count, MOV),
-    kernel(At::Entry, Work::Count, LEA),
-    kernel(At::Entry, Work::Count, CALL),
-    kernel(At::Entry, Work::Count, NOP5),
-    kernel(At::Entry, Work::Count, JMP),
-    kernel(At::Entry, Work::Record(""), PUSH),
-    kernel(At::Entry, REGISTERS, PUSH),
-    kernel(At::Entry, STRING, PUSH),
-    kernel(At::Return, Work::Count, PUSH),
-    kernel(At::Return, RETVAL, PUSH),
-];
-
-const EMPTY_TRAP: &str = "an empty SIGTRAP round trip";
-
-impl Case {
-    /// Whether this is the floor of a probe that is a breakpoint.
-    pub(crate) fn is_empty_trap(&self) -> bool {
-        self.work == Work::Floor(EMPTY_TRAP)
+/// All rows, in the order of the table; those of peers only if `peers`.
+pub(crate) fn all(peers: bool) -> Vec<Case> {
+    let mut cases = floors();
+    cases.extend(ours());
+    cases.extend(kernel());
+    if peers {
+        cases.extend(peers::cases());
     }
-
-    /// Whether `self` is what the kernel has to offer for `other`.
-    pub(crate) fn is_uprobe_for(&self, other: &Self) -> bool {
-        let same = (self.at, self.work, self.function) == (other.at, other.work, other.function);
-        self.who == Who::Kernel && other.who == Who::Ours && same
-    }
-
-    /// Fetch arguments.
-    pub(crate) fn arguments(&self) -> &'static str {
-        match self.work {
-            Work::Record(arguments) => arguments,
-            Work::Floor(_) | Work::Count => "",
-        }
-    }
-
-    /// The definition's first letter.
-    pub(crate) fn letter(&self) -> char {
-        match self.at {
-            At::Entry => 'p',
-            At::Return => 'r',
-        }
-    }
+    cases
 }
 
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = match self.who {
-            Who::Nobody => "no probe",
-            Who::Ours => "kprobe",
-            Who::Kernel => "uprobe",
-        };
-        write!(f, "{who}: ")?;
-        match self.work {
-            Work::Floor(what) => write!(f, "{what}")?,
-            Work::Count => write!(f, "{}, counted", self.letter())?,
-            Work::Record("") => write!(f, "{}, recorded", self.letter())?,
-            Work::Record(arguments) => write!(f, "{}, recorded, {arguments}", self.letter())?,
-        }
-        if self.others { write!(f, ", beside {OTHERS} others") } else { Ok(()) }
-    }
+fn floors() -> Vec<Case> {
+    let floor = |what, function| Case::new(Who::Nobody, At::Entry, Work::Floor(what), function);
+    let mut floors = vec![
+        floor("a call", PUSH),
+        floor(EMPTY_JUMP, EMPTY),
+        floor("a jump, a counter", COUNTER),
+        floor("a jump, all registers saved, flags but by popfq, a handler", ARITHMETIC),
+        floor(SAVED, REGISTERS),
+        floor("a system call", GETPPID),
+        floor(EMPTY_TRAP, TRAP),
+        floor("a call", PUSH).beside(Beside::Thread),
+    ];
+    floors.extend(DEPTHS.map(|depth| floor("a call", NEST).deep(depth)));
+    floors
 }
+
+fn ours() -> Vec<Case> {
+    let on = |at, work, function: &'static Function| Case::new(Who::Ours, at, work, function);
+    let ours = |at, work| on(at, work, PUSH);
+    let counted = || ours(At::Entry, Work::Count);
+    let mut cases = vec![
+        counted(),
+        ours(At::Entry, Work::Handler),
+        ours(At::Entry, BARE),
+        ours(At::Entry, PAIR),
+        ours(At::Entry, STRING),
+        ours(At::Return, Work::Count),
+        ours(At::Return, Work::Handler),
+        ours(At::Return, RETVAL),
+        ours(At::Both, Work::Count),
+        ours(At::Both, Work::Handler),
+        ours(At::Both, BARE),
+    ];
+    cases.extend([MOV, LEA, CALL, NOP5, JMP].map(|function| on(At::Entry, Work::Count, function)));
+    cases.extend(DEPTHS.map(|depth| ours(At::Both, Work::Count).deep(depth)));
+    cases.extend(CROWDS.map(|number| counted().beside(Beside::Probes(number))));
+    cases.push(counted().beside(Beside::Thread));
+    for placement in [Placement::Breakpoint, Placement::Jump] {
+        let told = [
+            counted(),
+            ours(At::Entry, Work::Handler),
+            ours(At::Entry, PAIR),
+            ours(At::Return, Work::Count),
+            ours(At::Both, Work::Count),
+        ];
+        cases.extend(told.map(|case| case.placed(placement)));
+    }
+    cases
+}
+
+fn kernel() -> Vec<Case> {
+    let uprobe = |at, work, function| Case::new(Who::Kernel, at, work, function);
+    let mut cases = vec![
+        uprobe(At::Entry, Work::Count, PUSH),
+        uprobe(At::Entry, BARE, PUSH),
+        uprobe(At::Entry, PAIR, PUSH),
+        uprobe(At::Entry, STRING, PUSH),
+        uprobe(At::Return, Work::Count, PUSH),
+        uprobe(At::Return, RETVAL, PUSH),
+    ];
+    cases.extend([MOV, LEA, CALL, NOP5, JMP].map(|function| uprobe(At::Entry, Work::Count, function)));
+    cases
+}
+
+/// The function of a second thread.
+pub(crate) const SECOND: &Function = OTHER;
 
 #[cfg(test)]
 mod tests {
@@ -178,7 +108,7 @@ mod tests {
 
     #[test]
     fn every_row_is_described_once() {
-        let mut names: Vec<_> = CASES.iter().map(|case| (case.to_string(), case.function.symbol)).collect();
+        let mut names: Vec<_> = all(true).iter().map(|case| (case.to_string(), case.function.symbol)).collect();
         names.sort();
         let count = names.len();
         names.dedup();
@@ -186,14 +116,19 @@ mod tests {
     }
 
     #[test]
-    fn each_of_our_rows_has_one_uprobe_to_compare_with() {
-        for ours in CASES.iter().filter(|case| case.who == Who::Ours) {
-            assert_eq!(CASES.iter().filter(|case| case.is_uprobe_for(ours)).count(), 1, "{ours}");
+    fn each_row_of_others_has_one_of_ours_to_compare_with() {
+        let cases = all(true);
+        for theirs in cases.iter().filter(|case| !matches!(case.who, Who::Nobody | Who::Ours)) {
+            let free = |ours: &&Case| ours.who == Who::Ours && ours.placement.is_none();
+            assert_eq!(cases.iter().filter(free).filter(|ours| ours.is_comparable(theirs)).count(), 1, "{theirs}");
         }
     }
 
     #[test]
-    fn there_is_one_floor_for_breakpoints() {
-        assert_eq!(CASES.iter().filter(|case| case.is_empty_trap()).count(), 1);
+    fn floors_that_others_are_divided_by_are_there_once() {
+        let cases = all(false);
+        for floor in [EMPTY_TRAP, EMPTY_JUMP, SAVED] {
+            assert_eq!(cases.iter().filter(|case| case.work == Work::Floor(floor)).count(), 1, "{floor}");
+        }
     }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cases::{Case, Work};
+use crate::case::{At, Case, Work};
+
 use crate::hot::Hot;
 use crate::samples::Samples;
 
@@ -46,18 +47,50 @@ impl Tracefs {
         let recording = matches!(case.work, Work::Record(_));
         self.set("tracing_on", if recording { "1" } else { "0" })?;
         let place = format!("{}:{:#x}", hot.path().display(), hot.file_offset(case.function)?);
-        self.define(&format!("{}:{NAME}/{NAME} {place} {}", case.letter(), case.arguments()))?;
+        let letter = if case.at == At::Return { 'r' } else { 'p' };
+        self.define(&format!("{letter}:{NAME}/{NAME} {place} {}", case.arguments()))?;
         let enable = format!("events/{NAME}/{NAME}/enable");
         self.set(&enable, "1")?;
-        let samples = hot.run(&hot.command(case.function));
+        let samples = hot.run_alone(case);
         let hits = self.hits();
         self.set(&enable, "0")?;
         self.define(&format!("-:{NAME}/{NAME}"))?;
-        let (samples, hits) = (samples?, hits?);
-        if hits != hot.expected_hits() {
-            bail!("{} calls, but the kernel counted {hits}", hot.expected_hits());
+        let (mut samples, hits) = (samples?, hits?);
+        if hits != samples.calls {
+            bail!("{} calls, but the kernel counted {hits}", samples.calls);
         }
+        samples.hits = Some(hits);
         Ok(samples)
+    }
+
+    /// How often a process of this name met an event while a command ran.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no such event, or the command fails.
+    pub(crate) fn count<T>(&mut self, event: &str, name: &str, run: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
+        let (filter, enable) = (format!("events/{event}/filter"), format!("events/{event}/enable"));
+        self.set("trace", "")?;
+        self.set(&filter, &format!("comm == \"{name}\""))?;
+        self.set("tracing_on", "1")?;
+        self.set(&enable, "1")?;
+        let result = run();
+        self.set(&enable, "0")?;
+        self.set(&filter, "0")?;
+        let events = self.events();
+        self.set("trace", "")?;
+        Ok((events?, result?))
+    }
+
+    /// Events in the instance's buffers, those that were overwritten included.
+    fn events(&self) -> Result<u64> {
+        let folder = self.instance().join("per_cpu");
+        let mut sum = 0;
+        for cpu in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = cpu.context("per_cpu")?.path().join("stats");
+            sum += events_in(&std::fs::read_to_string(&path).with_context(|| path.display().to_string())?);
+        }
+        Ok(sum)
     }
 
     fn instance(&self) -> PathBuf {
@@ -97,6 +130,13 @@ impl Drop for Tracefs {
     }
 }
 
+/// `entries: N`, `overrun: N`, `dropped events: N` of one processor's buffer.
+fn events_in(stats: &str) -> u64 {
+    let fields = stats.lines().filter_map(|line| line.split_once(':'));
+    let counted = fields.filter(|(key, _)| ["entries", "overrun", "dropped events"].contains(key));
+    counted.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
+}
+
 /// `  FILE EVENT HITS`
 fn hits_in(profile: &str) -> Option<u64> {
     let mut lines = profile.lines().map(|line| line.split_whitespace().rev().collect::<Vec<_>>());
@@ -114,6 +154,11 @@ mod tests {
     fn the_profile_tells_the_hits_of_the_event() {
         let profile = "  /bin/a b c    other           9\n  /tmp/hot hit_cost                      44000\n";
         assert_eq!(hits_in(profile), Some(44000));
+    }
+
+    #[test]
+    fn events_that_were_overwritten_are_counted() {
+        assert_eq!(events_in("entries: 3\noverrun: 40\ncommit overrun: 7\nbytes: 9\ndropped events: 1\n"), 44);
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! What bursts cost, and what of it is said.
 
 /// The cost of each burst, in nanoseconds per call, and what is to be said about them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
     /// Nanoseconds per call.
     pub(crate) costs: Vec<f64>,
+    /// Calls that were made, those that were not timed included.
+    pub(crate) calls: u64,
+    /// Calls of the second function.
+    pub(crate) beside: u64,
+    /// Hits that whoever probes has counted, if it can be asked.
+    pub(crate) hits: Option<u64>,
     /// How the probe was placed.
     pub(crate) placed: String,
     /// Events that were hit but found no room.
@@ -14,7 +20,15 @@ pub(crate) struct Samples {
 impl Samples {
     /// Adds those of another round.
     pub(crate) fn merge(&mut self, other: Self) {
+        let first = self.costs.is_empty();
         self.costs.extend(other.costs);
+        self.calls += other.calls;
+        self.beside += other.beside;
+        self.hits = match (self.hits, other.hits) {
+            (Some(before), Some(hits)) => Some(before + hits),
+            (None, hits) if first => hits,
+            _ => None,
+        };
         self.placed = other.placed;
         self.lost += other.lost;
     }
@@ -53,8 +67,17 @@ mod tests {
 
     #[test]
     fn rounds_are_pooled() {
-        let mut all = samples(&[3.0]);
-        all.merge(Samples { costs: vec![2.0, 4.0], placed: "boosted".into(), lost: 2 });
+        let mut all = Samples::default();
+        all.merge(Samples { hits: Some(1), calls: 1, ..samples(&[3.0]) });
+        all.merge(Samples { placed: "boosted".into(), lost: 2, hits: Some(2), calls: 2, ..samples(&[2.0, 4.0]) });
         assert_eq!((all.min(), all.median(), all.lost), (Some(2.0), Some(3.0), 2));
+        assert_eq!((all.calls, all.hits), (3, Some(3)));
+    }
+
+    #[test]
+    fn hits_are_known_only_if_every_round_knew_them() {
+        let mut all = Samples { hits: Some(1), ..samples(&[3.0]) };
+        all.merge(samples(&[3.0]));
+        assert_eq!(all.hits, None);
     }
 }

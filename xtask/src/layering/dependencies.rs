@@ -30,7 +30,7 @@ const FOR_TESTS: &[&str] = &["testkit", "isa", "sync", "hit", "kprobes"];
 /// What is freestanding is no member of the workspace.
 const FREESTANDING: [&str; 2] = ["apps/agent/Cargo.toml", "apps/demo-kernel/Cargo.toml"];
 /// Folders of probe modules, which may depend on `module` only.
-const MODULES: [&str; 2] = ["modules", "apps/demo-kernel/modules"];
+const MODULES: [&str; 3] = ["modules", "apps/demo-kernel/modules", "benches/hit-cost/modules"];
 
 /// All our own packages, as `cargo metadata` shows them.
 ///
