@@ -33,7 +33,7 @@ mod step;
 mod zeroed;
 
 pub use counts::Counts;
-pub use path::{MAX_CHAIN, Onward, Outcome, breakpoint, detoured};
+pub use path::{MAX_CHAIN, Onward, Outcome, breakpoint, detoured, returned};
 pub use site::{Counters, Handlers, Kind, MARKS, Marks, OP_WORDS, ORIGINAL_BYTES, Probe, Site, live};
 pub use step::{
     BOOSTED_COPY, DETOUR, Displaced, INSTEAD, SLOT, SLOT_BYTES, STEP_END, Stepping, displaced, inside, offer, resume,

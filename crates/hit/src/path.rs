@@ -161,6 +161,22 @@ pub fn detoured<H: Host>(host: &H, index: u64, regs: &mut Regs<H>) -> Onward {
     Onward::Elsewhere
 }
 
+/// A function has returned to the stub of an instance, and what stands there is no breakpoint but code that has led here.
+/// The registers say where to go on then.
+///
+/// ```
+/// use hit::{Host, Isa, returned};
+///
+/// /// What the stub of the instance `id` leads to, with the registers that it has saved.
+/// fn at_stub<H: Host>(host: &H, id: u32, regs: &mut <H::Isa as Isa>::Regs) {
+///     returned(host, id, regs);
+/// }
+/// ```
+#[inline]
+pub fn returned<H: Host>(host: &H, id: u32, regs: &mut Regs<H>) {
+    returns::hit(host, host.returns().stub(id), regs);
+}
+
 /// How often text and table are looked at, one after the other, before a breakpoint is somebody else's.
 const LOOKS: usize = 4;
 

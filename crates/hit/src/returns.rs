@@ -298,7 +298,7 @@ impl<'a> Returns<'a> {
         address.wrapping_sub(self.stubs) < (self.instances.len() as u64).wrapping_mul(self.stride)
     }
 
-    fn stub(&self, id: u32) -> u64 {
+    pub(crate) fn stub(&self, id: u32) -> u64 {
         self.stubs.wrapping_add(u64::from(id) * self.stride)
     }
 

@@ -5,7 +5,7 @@
 //! | [`Home`] | private, read-write | tool (`/proc/PID/mem`) and agent | the child has its own copy |
 //! | [`Shared`] | `memfd`, shared with the tool | agent; tool | the child shares it, and uses a [`Bank`] of its own |
 //! | [`Identity`] | private, wiped on fork | agent | zero: so a child notices that it is one |
-//! | stubs | private, read-execute, filled with breakpoints | nobody | copied |
+//! | stubs | private, read-execute | tool, once there is a return probe | copied |
 //! | slots | private, read-execute | tool | copied |
 //! | [`stacks`] of handlers | private, mapped without access; read-write where the agent uses it | agent | copied |
 //!
@@ -63,8 +63,10 @@ pub const RING_WORDS: usize = 1 << 17;
 pub const PAYLOAD_BYTES: usize = 2048;
 /// Bytes of a slot.
 pub const SLOT_BYTES: u64 = 64;
-/// Bytes of the area of stubs: one breakpoint each.
-pub const STUB_BYTES: u64 = INSTANCES as u64;
+/// Bytes of one stub: a breakpoint, or code that leads to the agent.
+pub const STUB_STRIDE: u64 = 16;
+/// Bytes of the area of stubs. Behind it there is a page with the jump that they share.
+pub const STUB_BYTES: u64 = INSTANCES as u64 * STUB_STRIDE;
 
 /// An area of slots that the tool mapped near an object's text. The tool alone uses it; it stands here so that a later
 /// tool finds it.
@@ -166,6 +168,8 @@ pub struct Home {
     pub entry: AtomicU64,
     /// Address of what detours call.
     pub detour_entry: AtomicU64,
+    /// Address of what stubs lead to.
+    pub return_entry: AtomicU64,
     /// [`FLAG_FOLLOW`] and its like, written by the tool.
     pub flags: AtomicU32,
     /// How many sites, probes and arenas are in use; bytes of programs in use. Written by the tool.
@@ -178,6 +182,8 @@ pub struct Home {
     pub programs_used: AtomicU32,
     /// Not 0: probes may be placed by jumps, and threads have [`lanes`]. Written by the tool, and never taken back.
     pub has_lanes: AtomicU32,
+    /// Not 0: the stubs were written. Written by the tool.
+    pub has_stubs: AtomicU32,
     /// How many rows of [`Bank::hits`] were given to threads.
     pub rows_used: AtomicU32,
     /// Not 0: a tool has waited on us in vain, or we on it. Nobody is waited for any more.

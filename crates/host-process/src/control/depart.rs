@@ -9,7 +9,7 @@ use super::settle::{self, Changed};
 use super::stop::Held;
 use super::target::Target;
 use super::{Result, process};
-use crate::abi::{ACTIVE, Home, STUB_BYTES};
+use crate::abi::{ACTIVE, Home, STUB_STRIDE};
 use core::mem::offset_of;
 use hit::returns::{Instance, Pool, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn put_returns_back(target: &Target) -> Result<()> {
                 continue;
             }
             let slot = memory.word(at + SLOT)?;
-            let stub = stubs + i * (STUB_BYTES / crate::abi::INSTANCES as u64);
+            let stub = stubs + i * STUB_STRIDE;
             if state == STATE_ARMED && memory.word(slot).is_ok_and(|now| now == stub) {
                 memory.write(slot, &memory.word(at + RETURN_ADDRESS)?.to_le_bytes())?;
                 memory.write(at + STATE_OFFSET as u64, &STATE_RESTORED.to_le_bytes())?;

@@ -16,7 +16,6 @@ use crate::abi::{
     BANKS, Home, Identity, MAGIC, MEMFD_NAME, NO_BANK, STUB_BYTES, Shared, VERSION, shared_bytes, stacks,
 };
 use core::mem::offset_of;
-use isa::x86::BREAKPOINT;
 use std::fs::OpenOptions;
 use std::sync::Arc;
 use sync::primitive::Ordering;
@@ -89,8 +88,7 @@ pub(crate) fn inject(servant: &mut dyn Servant, pid: i32, image: &Image, name: &
     }
     start(servant, pid, home, base + image.symbol("agent_entry")?)?;
 
-    let stubs = map(servant, 0, STUB_BYTES, READ | EXEC, 0)?;
-    memory.write(stubs, &vec![BREAKPOINT; STUB_BYTES as usize])?;
+    let stubs = map(servant, 0, STUB_BYTES + PAGE, READ | EXEC, 0)?;
     store(offset_of!(Home, stubs), stubs)?;
     let (at, shared) = share(servant, pid, &memory, home, name, 0, banks)?;
     store(offset_of!(Home, shared), at)?;

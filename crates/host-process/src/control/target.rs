@@ -9,6 +9,7 @@ use super::stop::{Held, Remote, synchronize};
 use super::{HostError, Result};
 use crate::abi::lanes::{LANE_WINDOW, LANES, Lane, first_lane};
 use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
+use crate::abi::{INSTANCES, STUB_BYTES, STUB_STRIDE};
 use core::mem::offset_of;
 use core::ops::Range;
 use hit::{Marks, Probe, Site};
@@ -262,12 +263,40 @@ impl Target {
         Ok(inside.map(|(index, lane)| (index, field(lane, offset_of!(Lane, entries)))).collect())
     }
 
+    /// Writes the stubs, before the first is needed: code that pushes the instance's number and jumps to the agent, or a
+    /// breakpoint where there are no detours.
+    fn write_stubs(&self) -> Result<()> {
+        if self.home_half(offset_of!(Home, has_stubs))? != 0 {
+            return Ok(());
+        }
+        let area = self.memory.word(self.home(offset_of!(Home, stubs)))?;
+        let hub = area + STUB_BYTES;
+        let stub = |id: u32| {
+            let at = area + u64::from(id) * STUB_STRIDE;
+            let mut code = [isa::x86::BREAKPOINT; STUB_STRIDE as usize];
+            if self.detours.is_some() {
+                let jump = isa::x86::jump(at + 5, hub).unwrap_or_default();
+                let push = [0x68].into_iter().chain(id.to_le_bytes());
+                code.iter_mut().zip(push.chain(jump)).for_each(|(to, byte)| *to = byte);
+            }
+            code
+        };
+        let code: Vec<u8> = (0..INSTANCES as u32).flat_map(stub).collect();
+        let entry = self.memory.word(self.home(offset_of!(Home, return_entry)))?;
+        self.memory.write(hub, &far_jump(entry))?;
+        self.memory.write(area, &code)?;
+        self.set_home_half(offset_of!(Home, has_stubs), 1)
+    }
+
     /// Whether what lies at `frame`, on a thread's stack, is what a detour has put there: see `trap::lanes`.
     fn is_detour(&self, frame: u64) -> bool {
         let word = |at: u64| self.memory.word(at).ok();
         let behind = frame.wrapping_add(size_of::<Regs>() as u64);
         let (Some(back), Some(site)) = (word(behind), word(behind.wrapping_add(8))) else { return false };
         let in_slot = |&(base, size, _): &(u64, u64, u64)| (base..base + size).contains(&back);
+        if self.memory.word(self.home(offset_of!(Home, return_entry))).is_ok_and(|entry| entry == back) {
+            return site < INSTANCES as u64;
+        }
         site < SITES as u64 && back % SLOT_BYTES == 0 && self.arenas.iter().any(in_slot)
     }
 
@@ -381,7 +410,11 @@ impl kprobes::Host for Target {
 
     fn return_scheme(&mut self, start: u64) -> core::result::Result<ReturnScheme, Error> {
         let function = self.function(start)?;
-        returns::scheme(&self.objects, &function)
+        let scheme = returns::scheme(&self.objects, &function)?;
+        if scheme == ReturnScheme::Stub {
+            self.write_stubs().map_err(failed)?;
+        }
+        Ok(scheme)
     }
 
     fn publishes_slots(&self) -> bool {

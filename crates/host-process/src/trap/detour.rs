@@ -51,6 +51,17 @@ extern "C" fn detoured(regs: &mut Regs, site: u64, vectors: &[[u64; 2]; 8]) -> b
     hit::detoured(&host, site, regs) == Onward::Copy
 }
 
+/// A function has returned to the stub of instance `id`; true when it is the caller's stack that execution goes on with.
+extern "C" fn returned(regs: &mut Regs, id: u64, vectors: &[[u64; 2]; 8]) -> bool {
+    let memory = start::memory();
+    fork::notice(memory);
+    let stay = lanes::here(memory.home).map(|lane| lanes::Stay::begin(memory.home, lane, regs));
+    let host = TrapHost::in_detour(memory, stay, vectors);
+    let sp = regs.rsp();
+    hit::returned(&host, id as u32, regs);
+    regs.rsp() == sp
+}
+
 /// From `rax` to `r14`. The stack pointer among them is passed over: who leaves has it from elsewhere.
 macro_rules! pop_registers {
     () => {
@@ -74,6 +85,136 @@ macro_rules! pop_registers {
     };
 }
 
+/// Makes [`Regs`] below the stack pointer, without what `rsp` and `rip` are.
+macro_rules! push_registers {
+    () => {
+        "
+        pushfq
+        push rax
+        push r15
+        push r14
+        push r13
+        push r12
+        push r11
+        push r10
+        push r9
+        push r8
+        push rdi
+        push rsi
+        push rbp
+        push rax
+        push rbx
+        push rdx
+        push rcx
+        push rax
+        "
+    };
+}
+
+/// With `Regs` at the stack pointer, which was [`rsp + above`] before: calls `function` with them, the word behind the one
+/// that follows them, and the vector registers, which are saved. Goes on with `Regs` at the stack pointer and in `al` what
+/// the function said.
+macro_rules! call_with_registers {
+    ($function:literal) => {
+        concat!(
+            "
+        mov rdi, rsp
+        mov rsi, [rsp + 19*8]
+        mov rbx, rsp
+        test dword ptr [rsp + 17*8], {unwanted}
+        jz 4f
+        push {usual}
+        popfq
+    4:
+        sub rsp, 16*16
+        and rsp, -16
+        movaps [rsp], xmm0
+        movaps [rsp + 1*16], xmm1
+        movaps [rsp + 2*16], xmm2
+        movaps [rsp + 3*16], xmm3
+        movaps [rsp + 4*16], xmm4
+        movaps [rsp + 5*16], xmm5
+        movaps [rsp + 6*16], xmm6
+        movaps [rsp + 7*16], xmm7
+        movaps [rsp + 8*16], xmm8
+        movaps [rsp + 9*16], xmm9
+        movaps [rsp + 10*16], xmm10
+        movaps [rsp + 11*16], xmm11
+        movaps [rsp + 12*16], xmm12
+        movaps [rsp + 13*16], xmm13
+        movaps [rsp + 14*16], xmm14
+        movaps [rsp + 15*16], xmm15
+        mov rdx, rsp
+        call {",
+            $function,
+            "}
+        movaps xmm0, [rsp]
+        movaps xmm1, [rsp + 1*16]
+        movaps xmm2, [rsp + 2*16]
+        movaps xmm3, [rsp + 3*16]
+        movaps xmm4, [rsp + 4*16]
+        movaps xmm5, [rsp + 5*16]
+        movaps xmm6, [rsp + 6*16]
+        movaps xmm7, [rsp + 7*16]
+        movaps xmm8, [rsp + 8*16]
+        movaps xmm9, [rsp + 9*16]
+        movaps xmm10, [rsp + 10*16]
+        movaps xmm11, [rsp + 11*16]
+        movaps xmm12, [rsp + 12*16]
+        movaps xmm13, [rsp + 13*16]
+        movaps xmm14, [rsp + 14*16]
+        movaps xmm15, [rsp + 15*16]
+        mov rsp, rbx
+        "
+        )
+    };
+}
+
+/// Sets the arithmetic flags from `Regs`, if the others are as usual; else goes to the label 5. Spoils `rax` and `rcx`.
+/// Overflow by an addition that overflows if `al` is 1; then the others, from `ah`.
+macro_rules! set_flags {
+    () => {
+        "
+        mov ecx, [rsp + 17*8]
+        mov eax, ecx
+        and eax, {other}
+        cmp eax, {usual}
+        jne 5f
+        mov eax, ecx
+        shr ecx, 11
+        and ecx, 1
+        shl eax, 8
+        mov al, cl
+        add al, 127
+        sahf
+        "
+    };
+}
+
+/// Goes on where `Regs` say, with all of them: `iretq` takes rip, cs, flags, rsp, ss, from the place of `r15` to the second
+/// word behind them.
+macro_rules! leave_by_iret {
+    () => {
+        concat!(
+            "
+        mov r15, [rsp + 15*8]
+        mov rax, [rsp + 16*8]
+        mov [rsp + 15*8], rax
+        mov eax, cs
+        mov [rsp + 16*8], rax
+        mov rax, [rsp + 4*8]
+        mov [rsp + 18*8], rax
+        mov eax, ss
+        mov [rsp + 19*8], rax
+        ",
+            pop_registers!(),
+            "
+        iretq
+        "
+        )
+    };
+}
+
 /// What detours call.
 ///
 /// # Safety
@@ -82,84 +223,13 @@ macro_rules! pop_registers {
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn entry() {
     core::arch::naked_asm!(
-        "pushfq",
-        "push rax", // rip: the hit path knows it
-        "push r15",
-        "push r14",
-        "push r13",
-        "push r12",
-        "push r11",
-        "push r10",
-        "push r9",
-        "push r8",
-        "push rdi",
-        "push rsi",
-        "push rbp",
-        "push rax", // rsp: below
-        "push rbx",
-        "push rdx",
-        "push rcx",
-        "push rax",
+        push_registers!(),
         "lea rax, [rsp + 20*8 + {gap}]",
         "mov [rsp + 4*8], rax",
-        "mov rdi, rsp",
-        "mov rsi, [rsp + 19*8]",
-        "mov rbx, rsp",
-        "test dword ptr [rsp + 17*8], {unwanted}",
-        "jnz 3f",
-        "4:",
-        "sub rsp, 16*16",
-        "and rsp, -16",
-        "movaps [rsp], xmm0",
-        "movaps [rsp + 1*16], xmm1",
-        "movaps [rsp + 2*16], xmm2",
-        "movaps [rsp + 3*16], xmm3",
-        "movaps [rsp + 4*16], xmm4",
-        "movaps [rsp + 5*16], xmm5",
-        "movaps [rsp + 6*16], xmm6",
-        "movaps [rsp + 7*16], xmm7",
-        "movaps [rsp + 8*16], xmm8",
-        "movaps [rsp + 9*16], xmm9",
-        "movaps [rsp + 10*16], xmm10",
-        "movaps [rsp + 11*16], xmm11",
-        "movaps [rsp + 12*16], xmm12",
-        "movaps [rsp + 13*16], xmm13",
-        "movaps [rsp + 14*16], xmm14",
-        "movaps [rsp + 15*16], xmm15",
-        "mov rdx, rsp",
-        "call {detoured}",
-        "movaps xmm0, [rsp]",
-        "movaps xmm1, [rsp + 1*16]",
-        "movaps xmm2, [rsp + 2*16]",
-        "movaps xmm3, [rsp + 3*16]",
-        "movaps xmm4, [rsp + 4*16]",
-        "movaps xmm5, [rsp + 5*16]",
-        "movaps xmm6, [rsp + 6*16]",
-        "movaps xmm7, [rsp + 7*16]",
-        "movaps xmm8, [rsp + 8*16]",
-        "movaps xmm9, [rsp + 9*16]",
-        "movaps xmm10, [rsp + 10*16]",
-        "movaps xmm11, [rsp + 11*16]",
-        "movaps xmm12, [rsp + 12*16]",
-        "movaps xmm13, [rsp + 13*16]",
-        "movaps xmm14, [rsp + 14*16]",
-        "movaps xmm15, [rsp + 15*16]",
-        "mov rsp, rbx",
+        call_with_registers!("detoured"),
         "test al, al",
         "je 2f",
-        "mov ecx, [rsp + 17*8]",
-        "mov eax, ecx",
-        "and eax, {other}",
-        "cmp eax, {usual}",
-        "jne 5f",
-        // Overflow, by an addition that overflows if `al` is 1; then the others, from `ah`.
-        "mov eax, ecx",
-        "shr ecx, 11",
-        "and ecx, 1",
-        "shl eax, 8",
-        "mov al, cl",
-        "add al, 127",
-        "sahf",
+        set_flags!(),
         pop_registers!(),
         "pop r15",
         "lea rsp, [rsp + 2*8]",
@@ -171,28 +241,52 @@ pub(crate) unsafe extern "C" fn entry() {
         "lea rsp, [rsp + 8]",
         "popfq",
         "ret {gap} + 8",
-        // What `iretq` takes: rip, cs, flags, rsp, ss, from the place of r15 to that of the site.
         "2:",
-        "mov r15, [rsp + 15*8]",
-        "mov rax, [rsp + 16*8]",
-        "mov [rsp + 15*8], rax",
-        "mov eax, cs",
-        "mov [rsp + 16*8], rax",
-        "mov rax, [rsp + 4*8]",
-        "mov [rsp + 18*8], rax",
-        "mov eax, ss",
-        "mov [rsp + 19*8], rax",
-        pop_registers!(),
-        "iretq",
-        // Flags that compiled code can live with.
-        "3:",
-        "push {usual}",
-        "popfq",
-        "jmp 4b",
+        leave_by_iret!(),
         gap = const GAP,
         unwanted = const UNWANTED,
         other = const !ARITHMETIC,
         usual = const USUAL,
         detoured = sym detoured,
+    )
+}
+
+/// What the stub of a return probe's instance leads to, when a function has returned there: it has pushed the instance's
+/// number, in the word that held the return address. Above it is the caller's stack, below it nothing.
+///
+/// It goes on by a jump, not by `ret`: the function's own return was the one that the processor has predicted.
+///
+/// # Safety
+///
+/// Only a stub may jump here.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn return_entry() {
+    core::arch::naked_asm!(
+        "lea rsp, [rsp - 8]",
+        push_registers!(),
+        // What a detour has here is its return address.
+        "lea rax, [rip + {this}]",
+        "mov [rsp + 18*8], rax",
+        "lea rax, [rsp + 20*8]",
+        "mov [rsp + 4*8], rax",
+        call_with_registers!("returned"),
+        "test al, al",
+        "je 2f",
+        // Where to: below the caller's stack pointer, in the red zone, where no signal's handler puts anything.
+        "mov rax, [rsp + 16*8]",
+        "mov [rsp + 19*8], rax",
+        set_flags!(),
+        pop_registers!(),
+        "pop r15",
+        "lea rsp, [rsp + 4*8]",
+        "jmp [rsp - 8]",
+        "5:",
+        "2:",
+        leave_by_iret!(),
+        this = sym return_entry,
+        unwanted = const UNWANTED,
+        other = const !ARITHMETIC,
+        usual = const USUAL,
+        returned = sym returned,
     )
 }

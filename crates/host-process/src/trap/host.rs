@@ -3,7 +3,7 @@
 use super::lanes::Stay;
 use super::memory::{self, read, read_word};
 use super::{FAULT_BITS, Memory, debuggee, fork, guard, lanes, mailbox, modules, record, stacks, unwind};
-use crate::abi::{Home, STUB_BYTES, action, event};
+use crate::abi::{Home, STUB_STRIDE, action, event};
 use arch::x86::Space;
 use arch::x86::handlers::{self, Around, Running};
 use core::cell::{Cell, RefCell};
@@ -217,7 +217,7 @@ const LITTLE: usize = 256;
 /// The instances of a process.
 pub(crate) fn returns(home: &Home) -> Returns<'_> {
     let stubs = home.stubs.load(Ordering::Relaxed);
-    Returns { pool: &home.pool, instances: &home.instances, stubs, stride: STUB_BYTES / home.instances.len() as u64 }
+    Returns { pool: &home.pool, instances: &home.instances, stubs, stride: STUB_STRIDE }
 }
 
 // SAFETY: a thread has a place alone, from `enter` until it leaves, and `fault` finds it there again. The tool stores

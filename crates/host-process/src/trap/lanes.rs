@@ -174,7 +174,7 @@ fn interrupted(home: &Home, frame: u64) -> u64 {
 }
 
 /// Whether what lies at `frame` are the registers that a detour has saved: it has pushed the index of a site, and called
-/// us from before the copy of that site's instructions.
+/// us from before the copy of that site's instructions; or a stub, which has pushed an instance's number.
 pub(crate) fn is_detour(home: &Home, frame: u64, read: impl FnOnce(u64, &mut [u8]) -> bool) -> bool {
     let mut bytes = [0u8; 16];
     if !read(frame.wrapping_add(size_of::<Regs>() as u64), &mut bytes) {
@@ -183,6 +183,9 @@ pub(crate) fn is_detour(home: &Home, frame: u64, read: impl FnOnce(u64, &mut [u8
     let (low, high) = bytes.split_at(8);
     let word = |bytes: &[u8]| bytes.iter().rfold(0u64, |word, &byte| word << 8 | u64::from(byte));
     let (back, site) = (word(low), word(high));
+    if back == home.return_entry.load(Ordering::Relaxed) {
+        return site < home.instances.len() as u64;
+    }
     let table = sync::Table::new(&home.buckets);
     let entry = table.find(back).filter(|entry| entry & hit::SLOT != 0);
     let address = |index: u64| Some(home.sites.get(usize::try_from(index).ok()?)?.address.load(Ordering::Relaxed));

@@ -42,6 +42,7 @@ pub unsafe extern "C" fn start(home: *const Home) -> i64 {
         }
         actions::take_over(Memory { home });
         home.detour_entry.store(detour::entry as *const () as u64, Ordering::Relaxed);
+        home.return_entry.store(detour::return_entry as *const () as u64, Ordering::Relaxed);
         home.version.store(VERSION, Ordering::Relaxed);
         home.magic.store(MAGIC, Ordering::Release);
     }
