@@ -1,0 +1,19 @@
+//! `cargo xtask torture`: builds the tool and the torture suite, optimised, and runs it.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::bench::target_directory;
+use crate::shell::{run, run_cargo};
+
+/// The suite, with its own options.
+///
+/// # Errors
+///
+/// If something cannot be built, or the suite has found something wrong.
+pub(crate) fn run_with(options: &[&str]) -> Result<()> {
+    run_cargo(&["build", "--release", "-p", "kprobe", "-p", "torture"], &[])?;
+    let built = target_directory()?.join("release");
+    run(Command::new(built.join("torture")).arg("--kprobe").arg(built.join("kprobe")).args(options))
+}
