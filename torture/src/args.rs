@@ -37,6 +37,8 @@ pub(crate) struct Args {
 pub(crate) enum Part {
     /// Every instruction of real programs.
     Everything,
+    /// Probes that come and go on a hot function.
+    Toggle,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ impl Part {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Everything => "everything",
+            Self::Toggle => "toggle",
         }
     }
 }

@@ -23,11 +23,7 @@ pub(crate) struct Finished {
 impl Finished {
     /// How it ended, in words.
     pub(crate) fn end(&self) -> String {
-        match self.status {
-            None => "was still running when its time was up".into(),
-            Some(status) if status > 128 => format!("ended by signal {}", status - 128),
-            Some(status) => format!("exit status {status}"),
-        }
+        ended(self.status)
     }
 
     /// Its standard output as text.
@@ -39,6 +35,19 @@ impl Finished {
     pub(crate) fn errors(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
+}
+
+fn ended(status: Option<i32>) -> String {
+    match status {
+        None => "was still running when its time was up".into(),
+        Some(status) if status > 128 => format!("ended by signal {}", status - 128),
+        Some(status) => format!("exit status {status}"),
+    }
+}
+
+/// As a shell shows it.
+fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// A command that runs; ended with its process group when dropped.
@@ -93,6 +102,11 @@ impl Running {
         self.status.is_some()
     }
 
+    /// How it ended, in words.
+    pub(crate) fn end(&self) -> String {
+        ended(self.status.map(code))
+    }
+
     /// Remembers what it has mapped.
     pub(crate) fn remember_maps(&mut self) {
         let now = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).unwrap_or_default();
@@ -126,7 +140,7 @@ impl Running {
         while !self.has_ended() && Instant::now() < end {
             std::thread::sleep(LOOK);
         }
-        let status = self.status.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+        let status = self.status.map(code);
         let read = |path: &Path| std::fs::read(path).unwrap_or_default();
         let (stdout, stderr) = (read(&self.stdout), read(&self.stderr));
         Finished { status, stdout, stderr }

@@ -7,13 +7,14 @@
 //! | Part | What is done |
 //! |---|---|
 //! | `everything` | every instruction of real programs and their libraries is probed; they do what they did without |
+//! | `toggle` | probes come and go on a function while three threads are inside it; Frida does the same beside us |
 //!
 //! A part that cannot fail proves nothing: each has *controls*, in which something is wrong on purpose, and which are
 //! findings if it goes unnoticed.
 //!
 //! Chance comes from one seed, which is printed; `--seed` repeats it. Not repeated is what the scheduler does.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod args;
 mod everything;
@@ -21,6 +22,9 @@ mod finished;
 mod place;
 mod programs;
 mod report;
+mod target;
+mod toggle;
+mod toggler;
 mod tool;
 
 use std::process::ExitCode;
@@ -56,6 +60,16 @@ impl Stage {
 }
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("inside", rest)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return match toggle::inside::main(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(&Args::parse()) {
         Ok(report) if report.is_clean() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -80,6 +94,7 @@ fn run(args: &Args) -> Result<Report> {
         println!("\n== {part:?}");
         let ended = match part {
             Part::Everything => everything::run(&stage, &mut report),
+            Part::Toggle => toggle::run(&stage, &mut report),
         };
         if let Err(error) = ended {
             report.finding(&stage, part.name(), format!("the part itself failed: {error:#}"));

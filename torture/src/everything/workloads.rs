@@ -85,7 +85,7 @@ pub(super) fn all(stage: &Stage) -> Result<Vec<Result<Workload, String>>> {
     };
     Ok(vec![
         // Neither times nor sizes of folders.
-        of("ls", &["-anR", "--format=across", ".", "missing"]),
+        of("ls", &["-lAnR", "--time-style=+", ".", "missing"]),
         of("gzip", &["-9", "-n", "-k", "text"]),
         sqlite,
         of("openssl", &cipher),
