@@ -39,6 +39,10 @@ pub(crate) enum Part {
     Everything,
     /// Probes that come and go on a hot function.
     Toggle,
+    /// Signals, jumps, forks, threads, objects, under probes that come and go.
+    Storm,
+    /// The tool is killed.
+    Killed,
 }
 
 impl Part {
@@ -47,6 +51,8 @@ impl Part {
         match self {
             Self::Everything => "everything",
             Self::Toggle => "toggle",
+            Self::Storm => "storm",
+            Self::Killed => "killed",
         }
     }
 }

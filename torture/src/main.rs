@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `everything` | every instruction of real programs and their libraries is probed; they do what they did without |
 //! | `toggle` | probes come and go on a function while three threads are inside it; Frida does the same beside us |
+//! | `storm` | the same among signals, jumps, forks, cancelled threads, objects that come and go |
+//! | `killed` | the tool is killed at any moment; the program goes on and can be traced again |
 //!
 //! A part that cannot fail proves nothing: each has *controls*, in which something is wrong on purpose, and which are
 //! findings if it goes unnoticed.
@@ -19,9 +21,11 @@
 mod args;
 mod everything;
 mod finished;
+mod killed;
 mod place;
 mod programs;
 mod report;
+mod storm;
 mod target;
 mod toggle;
 mod toggler;
@@ -95,6 +99,8 @@ fn run(args: &Args) -> Result<Report> {
         let ended = match part {
             Part::Everything => everything::run(&stage, &mut report),
             Part::Toggle => toggle::run(&stage, &mut report),
+            Part::Storm => storm::run(&stage, &mut report),
+            Part::Killed => killed::run(&stage, &mut report),
         };
         if let Err(error) = ended {
             report.finding(&stage, part.name(), format!("the part itself failed: {error:#}"));

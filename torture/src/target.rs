@@ -45,13 +45,26 @@ impl Target {
         prepare: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).current_dir(folder);
+        command.args(arguments);
         prepare(&mut command);
-        let what = format!("{} {}", program.display(), arguments.join(" "));
+        Self::of(command, folder)
+    }
+
+    /// A command, whatever starts it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready.
+    pub(crate) fn of(mut command: Command, folder: &Path) -> Result<Self> {
+        command.stdin(Stdio::piped()).current_dir(folder);
+        let program = PathBuf::from(command.get_program());
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let what = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let running = Running::start(command, folder, "target")?;
-        let mut target = Self { running, program: program.to_owned(), what };
+        let mut target = Self { running, program, what };
         if !target.running.wait_for_line("ready", PATIENCE) {
-            bail!("{} did not get ready", target.what);
+            let condition = target.condition();
+            bail!("it did not get ready: {condition}: {}", target.finish().errors());
         }
         target.running.remember_maps();
         Ok(target)

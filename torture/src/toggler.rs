@@ -22,9 +22,22 @@ pub(crate) struct Toggles {
     /// Rounds in which the tool said that the program had ended, or was not there any more.
     pub(crate) refused: u64,
     pub(crate) placed: BTreeMap<String, u64>,
+    /// The last round's command.
+    pub(crate) last: String,
 }
 
 impl Toggles {
+    /// Both.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rounds += other.rounds;
+        self.hits += other.hits;
+        self.missed += other.missed;
+        self.refused += other.refused;
+        for (kind, n) in other.placed {
+            *self.placed.entry(kind).or_default() += n;
+        }
+    }
+
     /// For the table.
     pub(crate) fn figures(&self) -> String {
         format!(
@@ -61,6 +74,7 @@ impl Toggler<'_> {
         let running = Running::start(command, self.folder, "tool").map_err(|error| format!("{error:#}"))?;
         let traced = traced(running.finish(PATIENCE), &summary);
         toggles.rounds += 1;
+        toggles.last.clone_from(&shown);
         toggles.hits += traced.rows.iter().map(|row| row.hits).sum::<u64>();
         toggles.missed += traced.rows.iter().map(|row| row.missed).sum::<u64>();
         for (kind, n) in tool::placements(&traced.rows) {
@@ -103,19 +117,25 @@ impl Toggler<'_> {
     /// # Errors
     ///
     /// What the tool failed at, or how the target died.
-    pub(crate) fn until(&self, target: &mut Target, random: &mut Random, end: Instant) -> Result<Toggles, String> {
-        let mut toggles = Toggles::default();
+    pub(crate) fn until(
+        &self,
+        target: &mut Target,
+        random: &mut Random,
+        end: Instant,
+        toggles: &mut Toggles,
+    ) -> Result<(), String> {
         while Instant::now() < end {
             if target.running.has_ended() {
-                return Err(format!("in round {}: {}", toggles.rounds, target.condition()));
+                return Err(format!("in round {} ({}): {}", toggles.rounds, toggles.last, target.condition()));
             }
             target.running.remember_maps();
-            if let Err(why) = self.round(target.pid(), random, &mut toggles) {
+            let outcome = self.round(target.pid(), random, toggles);
+            if let Err(why) = outcome {
                 // The kernel may need a moment to tell of a death.
                 std::thread::sleep(Duration::from_millis(50));
                 return Err(format!("in round {}: {why}\n  {}", toggles.rounds, target.condition()));
             }
         }
-        Ok(toggles)
+        Ok(())
     }
 }

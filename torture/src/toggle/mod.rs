@@ -66,8 +66,10 @@ pub(crate) fn run(stage: &Stage, report: &mut Report) -> Result<()> {
     let share = stage.effort.time / 7;
     for kind in KINDS.iter().filter(|kind| stage.wants(kind.name)) {
         let end = Instant::now() + share;
-        let outcome =
-            outside(stage, &hot, &stay, kind, "", |target, toggler, random| toggler.until(target, random, end));
+        let outcome = outside(stage, &hot, &stay, kind, "", |target, toggler, random| {
+            let mut toggles = Toggles::default();
+            toggler.until(target, random, end, &mut toggles).map(|()| toggles)
+        });
         report.case(stage, PART, &format!("{} from outside, 3 threads", kind.name), outcome);
     }
     controls(stage, report, &hot, &stay);
