@@ -183,6 +183,13 @@ static void jumps(void)
     pthread_join(third, 0);
 }
 
+/* Nothing but faults, and jumps out of their handler. */
+static void faults_only(void)
+{
+    handle(SIGSEGV, on_jump, 0);
+    faulting(0);
+}
+
 /* Children */
 
 static void ends_well(pid_t child, const char *what)
@@ -309,7 +316,7 @@ static void objects(void)
 }
 
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"signals", signals}, {"jumps", jumps}, {"forks", forks}, {"threads", threads}, {"objects", objects},
+    {"signals", signals}, {"jumps", jumps}, {"faults", faults_only}, {"forks", forks}, {"threads", threads}, {"objects", objects},
 };
 
 static void *run(void *scenario)

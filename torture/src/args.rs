@@ -43,6 +43,8 @@ pub(crate) enum Part {
     Storm,
     /// The tool is killed.
     Killed,
+    /// Programs that have little.
+    Confined,
 }
 
 impl Part {
@@ -53,6 +55,7 @@ impl Part {
             Self::Toggle => "toggle",
             Self::Storm => "storm",
             Self::Killed => "killed",
+            Self::Confined => "confined",
         }
     }
 }

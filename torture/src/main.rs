@@ -10,6 +10,7 @@
 //! | `toggle` | probes come and go on a function while three threads are inside it; Frida does the same beside us |
 //! | `storm` | the same among signals, jumps, forks, cancelled threads, objects that come and go |
 //! | `killed` | the tool is killed at any moment; the program goes on and can be traced again |
+//! | `confined` | programs with little stack, few system calls, and nobody who may look at them |
 //!
 //! A part that cannot fail proves nothing: each has *controls*, in which something is wrong on purpose, and which are
 //! findings if it goes unnoticed.
@@ -19,6 +20,7 @@
 #![deny(unsafe_code)]
 
 mod args;
+mod confined;
 mod everything;
 mod finished;
 mod killed;
@@ -101,6 +103,7 @@ fn run(args: &Args) -> Result<Report> {
             Part::Toggle => toggle::run(&stage, &mut report),
             Part::Storm => storm::run(&stage, &mut report),
             Part::Killed => killed::run(&stage, &mut report),
+            Part::Confined => confined::run(&stage, &mut report),
         };
         if let Err(error) = ended {
             report.finding(&stage, part.name(), format!("the part itself failed: {error:#}"));

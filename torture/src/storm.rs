@@ -54,6 +54,7 @@ const SCENARIOS: &[Scenario] = &[
         own: &["p:handler on_jump", "p:fault fault_here+2 a=%rdi", "p:faulty fault_here", "p:raise libc.so.6:raise"],
         options: &[],
     },
+    Scenario { name: "faults", own: &["p:handler on_jump", "p:fault fault_here+2 a=%rdi"], options: &[] },
     Scenario { name: "forks", own: &["p:wait libc.so.6:waitpid", "p:spawn libc.so.6:posix_spawnp"], options: &[] },
     Scenario {
         name: "forks",
