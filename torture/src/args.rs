@@ -45,6 +45,8 @@ pub(crate) enum Part {
     Killed,
     /// Programs that have little.
     Confined,
+    /// Instructions out of line against the processor.
+    Differential,
 }
 
 impl Part {
@@ -56,6 +58,7 @@ impl Part {
             Self::Storm => "storm",
             Self::Killed => "killed",
             Self::Confined => "confined",
+            Self::Differential => "differential",
         }
     }
 }

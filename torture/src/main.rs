@@ -11,6 +11,7 @@
 //! | `storm` | the same among signals, jumps, forks, cancelled threads, objects that come and go |
 //! | `killed` | the tool is killed at any moment; the program goes on and can be traced again |
 //! | `confined` | programs with little stack, few system calls, and nobody who may look at them |
+//! | `differential` | instructions out of line against the same in place, edges first |
 //!
 //! A part that cannot fail proves nothing: each has *controls*, in which something is wrong on purpose, and which are
 //! findings if it goes unnoticed.
@@ -21,6 +22,7 @@
 
 mod args;
 mod confined;
+mod differential;
 mod everything;
 mod finished;
 mod killed;
@@ -104,6 +106,7 @@ fn run(args: &Args) -> Result<Report> {
             Part::Storm => storm::run(&stage, &mut report),
             Part::Killed => killed::run(&stage, &mut report),
             Part::Confined => confined::run(&stage, &mut report),
+            Part::Differential => differential::run(&stage, &mut report),
         };
         if let Err(error) = ended {
             report.finding(&stage, part.name(), format!("the part itself failed: {error:#}"));
