@@ -90,6 +90,14 @@ static void *target(void *with_stack)
     return 0;
 }
 
+/* Threads that do nothing special. */
+static void calm(void)
+{
+    pthread_create(&shot[0], 0, target, 0);
+    target(0);
+    pthread_join(shot[0], 0);
+}
+
 static void signals(void)
 {
     handle(SIGUSR1, on_signal, 0);
@@ -316,7 +324,7 @@ static void objects(void)
 }
 
 static const struct { const char *name; void (*run)(void); } scenarios[] = {
-    {"signals", signals}, {"jumps", jumps}, {"faults", faults_only}, {"forks", forks}, {"threads", threads}, {"objects", objects},
+    {"calm", calm}, {"signals", signals}, {"jumps", jumps}, {"faults", faults_only}, {"forks", forks}, {"threads", threads}, {"objects", objects},
 };
 
 static void *run(void *scenario)

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::obituary;
+
 /// How often a running command is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -57,6 +59,11 @@ pub(crate) struct Running {
     stdout: PathBuf,
     stderr: PathBuf,
     status: Option<ExitStatus>,
+    /// Where it runs, if that is a folder of ours, and since when.
+    folder: PathBuf,
+    since: f64,
+    /// The name that the kernel has for its threads.
+    name: String,
     /// Its mappings when they were last looked at, for whoever has to explain its death.
     maps: String,
 }
@@ -70,8 +77,11 @@ impl Running {
     pub(crate) fn start(mut command: Command, folder: &Path, name: &str) -> Result<Self> {
         let (stdout, stderr) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
         command.process_group(0).stdout(File::create(&stdout)?).stderr(File::create(&stderr)?);
+        let since = obituary::now();
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { child, stdout, stderr, status: None, maps: String::new() })
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+        let name = program.to_string_lossy().into_owned();
+        Ok(Self { child, stdout, stderr, status: None, folder: folder.to_owned(), since, name, maps: String::new() })
     }
 
     /// Its process id.
@@ -117,7 +127,9 @@ impl Running {
 
     /// What the kernel and the last mappings say of its death.
     pub(crate) fn obituary(&self) -> String {
-        obituary(self.pid(), &self.maps)
+        // A dump takes the kernel a moment.
+        std::thread::sleep(Duration::from_millis(20));
+        obituary::obituary(&self.folder, &self.name, &self.maps, self.since)
     }
 
     /// Waits until it has printed a line.
@@ -161,27 +173,4 @@ pub(crate) fn signal(to: &str, name: &str) {
     let mut kill = Command::new("kill");
     // One that is gone already is no failure.
     let _ = kill.args([&format!("-{name}"), "--", to]).stderr(Stdio::null()).status();
-}
-
-/// What the kernel's log says of a process, with the mappings of the addresses that it names.
-pub(crate) fn obituary(pid: u32, maps: &str) -> String {
-    let Ok(log) = Command::new("dmesg").output() else { return String::new() };
-    let log = String::from_utf8_lossy(&log.stdout).into_owned();
-    let mine = format!("[{pid}]");
-    let mut text = String::new();
-    for line in log.lines().filter(|line| line.contains(&mine)) {
-        text += &format!("\n  kernel: {line}");
-        for address in line.split([' ', ':', ',']).filter_map(|word| u64::from_str_radix(word, 16).ok()) {
-            let holds = |line: &&str| range(line).is_some_and(|range| range.contains(&address));
-            if let Some(mapping) = maps.lines().find(holds) {
-                text += &format!("\n    {address:#x} is in {mapping}");
-            }
-        }
-    }
-    text
-}
-
-fn range(line: &str) -> Option<std::ops::Range<u64>> {
-    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-    Some(u64::from_str_radix(start, 16).ok()?..u64::from_str_radix(end, 16).ok()?)
 }

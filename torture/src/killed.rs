@@ -37,9 +37,12 @@ pub(crate) fn run(stage: &Stage, report: &mut Report) -> Result<()> {
             return Ok(());
         }
     };
-    let share = stage.effort.time / 5;
-    for (scenario, options) in [("signals", &[][..]), ("threads", &[]), ("objects", &[]), ("forks", &["-f"])] {
-        let case = format!("{scenario} {}, again and again", options.join(" "));
+    let share = stage.effort.time / 6;
+    for (scenario, options) in
+        [("calm", &[][..]), ("signals", &[]), ("threads", &[]), ("objects", &[]), ("forks", &["-f"])]
+    {
+        let name = [scenario].iter().chain(options).copied().collect::<Vec<_>>().join(" ");
+        let case = format!("{name}, again and again");
         if stage.wants(&case) {
             report.case(stage, PART, &case, again(stage, &program, scenario, options, share));
         }

@@ -26,6 +26,7 @@ mod differential;
 mod everything;
 mod finished;
 mod killed;
+mod obituary;
 mod place;
 mod programs;
 mod report;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
             }
         };
     }
+    obituary::prepare();
     match run(&Args::parse()) {
         Ok(report) if report.is_clean() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

@@ -39,6 +39,7 @@ const COMMON: &[&str] = &[
 ];
 
 const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "calm", own: &["p:heap heap n=$arg1", "r:heaped heap v=$retval"], options: &[] },
     Scenario {
         name: "signals",
         own: &[

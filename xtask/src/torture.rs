@@ -15,5 +15,8 @@ use crate::shell::{run, run_cargo};
 pub(crate) fn run_with(options: &[&str]) -> Result<()> {
     run_cargo(&["build", "--release", "-p", "kprobe", "-p", "torture"], &[])?;
     let built = target_directory()?.join("release");
-    run(Command::new(built.join("torture")).arg("--kprobe").arg(built.join("kprobe")).args(options))
+    // With core dumps, which say how somebody died; where there can be none, without.
+    let mut suite = Command::new("sh");
+    suite.args(["-c", "ulimit -c unlimited 2>/dev/null; exec \"$0\" \"$@\""]);
+    run(suite.arg(built.join("torture")).arg("--kprobe").arg(built.join("kprobe")).args(options))
 }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use super::instructions::Instruction;
 use super::workloads::Workload;
 use crate::Stage;
-use crate::finished::{Finished, Running, obituary};
+use crate::finished::{Finished, Running};
+use crate::obituary::{now, obituary};
 use crate::tool::{Row, is_our_event};
 
 /// How long a run with probes may take, beside what it takes without.
@@ -78,6 +79,7 @@ pub(super) fn probed(stage: &Stage, workload: &Workload, baseline: &Baseline, ba
         let definitions: String = kept.map(|(id, i)| i.definition(id) + "\n").collect();
         let words = workload.words();
         let work = folder.join("work");
+        let since = now();
         let limit = LIMIT + baseline.time * 4;
         let traced =
             stage.tool.launch(&definitions, &words, &folder, limit, |command| surround(command, workload, &work))?;
@@ -97,30 +99,23 @@ pub(super) fn probed(stage: &Stage, workload: &Workload, baseline: &Baseline, ba
         if !refused.is_empty() && different.is_none() {
             different = Some(format!("{} probes that `check` accepted were refused: {}", refused.len(), traced.said));
         }
-        let difference = different.map(|what| format!("{what}{}", circumstances(&traced.said, &found)));
+        let program = workload.program.file_name().unwrap_or_default().to_string_lossy();
+        let difference =
+            different.map(|what| format!("{what}{}", circumstances(&traced.said, &program, (&work, since), &found)));
         return Ok(Run { rows: traced.rows, difference });
     }
 }
 
-fn circumstances(said: &str, found: &Done) -> String {
+fn circumstances(said: &str, program: &str, (work, since): (&Path, f64), found: &Done) -> String {
     let mut text = String::new();
     if !said.is_empty() {
         text += &format!("\n  the tool said: {}", said.lines().take(8).collect::<Vec<_>>().join("\n    "));
     }
     // The tool tells the command's end by its own; who it was is in the kernel's log, by name.
     if found.finished.status.is_none_or(|status| status > 128) {
-        text += &obituary(0, "");
-        text += &format!("\n  {}", last_words());
+        text += &obituary(work, program, "", since);
     }
     text
-}
-
-/// The kernel's last lines on a process that was ended.
-fn last_words() -> String {
-    let log = Command::new("dmesg").output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let log = log.unwrap_or_default();
-    let last: Vec<_> = log.lines().rev().take(2).collect();
-    format!("the kernel's log ends: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | "))
 }
 
 /// `kprobe: iN: why`, or a further line `iN: why`.
@@ -154,6 +149,9 @@ fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("core") {
+            continue;
+        }
         all.insert(entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?);
     }
     Ok(all)

@@ -20,7 +20,8 @@ use testkit::generate::Random;
 
 use super::PART;
 use crate::Stage;
-use crate::finished::{Running, obituary};
+use crate::finished::Running;
+use crate::obituary::{now, obituary};
 use crate::report::Report;
 
 const THREADS: usize = 3;
@@ -91,8 +92,9 @@ pub(super) fn run(stage: &Stage, report: &mut Report, time: Duration) -> Result<
             let mut command = Command::new(std::env::current_exe()?);
             let time = if control { Duration::from_millis(300) } else { time };
             command.args(["inside", name, &time.as_millis().to_string(), &stage.seed.to_string(), lie]);
+            command.current_dir(&folder);
+            let since = now();
             let running = Running::start(command, &folder, "inside")?;
-            let pid = running.pid();
             let finished = running.finish(time + Duration::from_secs(60));
             let outcome = match finished.status {
                 Some(0) => Ok(finished.text().trim().to_owned()),
@@ -102,7 +104,7 @@ pub(super) fn run(stage: &Stage, report: &mut Report, time: Duration) -> Result<
                     time.as_millis(),
                     stage.seed,
                     finished.errors(),
-                    obituary(pid, "")
+                    obituary(&folder, "torture", "", since)
                 )),
             };
             if control {
