@@ -48,9 +48,14 @@ fn dump(folder: &Path, maps: &str) -> Option<String> {
     let (rip, rsp) = (word::<8>(status, 112 + 16 * 8)?, word::<8>(status, 112 + 19 * 8)?);
     Some(format!(
         "\n  its dump: thread {thread}, signal {signal}, at {rip:#x}, stack {rsp:#x}, pending {pending:#x}, blocked \
-         {blocked:#x}{}{}",
+         {blocked:#x}{}{}\n   {}",
         forced(signal, blocked),
-        at_address(rip - u64::from(signal == 5), maps)
+        at_address(rip.wrapping_sub(u64::from(signal == 5)), maps),
+        REGISTERS
+            .iter()
+            .enumerate()
+            .map(|(n, name)| format!(" {name}={:#x}", word::<8>(status, 112 + n * 8).unwrap_or(0)))
+            .collect::<String>()
     ))
 }
 
@@ -63,6 +68,10 @@ fn forced(signal: u64, blocked: u64) -> &'static str {
         ""
     }
 }
+
+/// As `struct user_regs_struct` has them.
+const REGISTERS: [&str; 16] =
+    ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "orig_rax"];
 
 /// The first note of a dump: the thread that died (`NT_PRSTATUS`).
 fn first_note(bytes: &[u8]) -> Option<&[u8]> {
