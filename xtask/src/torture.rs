@@ -9,7 +9,7 @@ use crate::qemu;
 use crate::shell::{run, run_cargo};
 
 /// What the demo kernel is told: the same in a kernel.
-const SCRIPT: [&str; 2] = ["--script", "apps/demo-kernel/scripts/torture"];
+const SCRIPT: [&str; 4] = ["--timeout", "900", "--script", "apps/demo-kernel/scripts/torture"];
 
 /// The suite, with its own options; in its long form also what the demo kernel has of it.
 ///
