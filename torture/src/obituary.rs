@@ -63,7 +63,8 @@ fn dump(folder: &Path, maps: &str) -> Option<String> {
 /// killed in spite of our handler shows as a mask in which hardly anything but its signal is missing.
 fn forced(signal: u64, blocked: u64) -> &'static str {
     if signal == 5 && blocked & 1 << 4 == 0 && blocked.count_ones() > 32 {
-        " (it blocked all signals, SIGTRAP too, until the kernel forced that)"
+        " (all but SIGTRAP: it was blocked too, and the kernel has forced it; or the thread ran for the tool, and nobody \
+         handled SIGTRAP)"
     } else {
         ""
     }
