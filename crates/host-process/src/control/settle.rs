@@ -76,6 +76,7 @@ pub(crate) fn hold_others(target: &Target, held: i32) -> Result<Vec<Held>> {
             let Ok(mut thread) = Held::thread(target.pid, tid) else { continue };
             if thread.unblock_trap() {
                 note_blocked(target, tid)?;
+                thread.apply_mask()?;
             }
             others.push(thread);
         }

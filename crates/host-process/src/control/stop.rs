@@ -206,6 +206,11 @@ impl Held {
         blocked
     }
 
+    /// The thread has that mask already, should we be killed before we let it go.
+    pub(crate) fn apply_mask(&self) -> Result<()> {
+        ptrace::set_signal_mask(self.tid, self.mask)
+    }
+
     /// The thread will block `SIGTRAP` when it goes on.
     pub(crate) fn block_trap(&mut self) {
         self.mask |= !ALL_BUT_SIGTRAP;
