@@ -99,6 +99,14 @@ impl Target {
     pub(crate) fn condition(&mut self) -> String {
         let pid = self.pid();
         let name = self.what.clone();
+        // A death takes the kernel a moment, with a dump.
+        for _ in 0..50 {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            if self.running.has_ended() || !state.contains("State:\tZ") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         if self.running.has_ended() {
             return format!("{name} (process {pid}) is dead: {}{}", self.running.end(), self.running.obituary());
         }
