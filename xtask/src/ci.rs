@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::shell::{self, cargo, root, run_cargo};
-use crate::{layering, qemu, setup};
+use crate::{layering, qemu, setup, torture};
 
 /// What is freestanding is no member of the workspace: it has a build of its own.
 const AGENT: &str = "apps/agent/Cargo.toml";
@@ -145,5 +145,6 @@ pub(crate) fn run() -> Result<()> {
     layering::run()?;
     models(false)?;
     features()?;
-    test(false)
+    test(false)?;
+    torture::run_with(&["--short"])
 }

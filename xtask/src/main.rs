@@ -15,6 +15,7 @@ mod qemu;
 mod row;
 mod setup;
 mod shell;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ usage: cargo xtask VERB
   guest           measure what Linux's kprobes cost, in instructions, in a guest of its own
   bench-kernel [--markdown]
                   measure what a hit costs in the demo kernel, in instructions, beside Linux's
+  torture [OPTION…]
+                  try to break probed programs; --short is what CI runs, --help shows the options
   models [--full] check the lock-free structures under loom and miri (--full: minutes)
   features        build and test the engine with each of its features off
   layering        check the dependency directions and the rules of the source tree
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         ["guest"] => guest::run(),
         ["bench-kernel"] => kernel_bench::run(kernel_bench::Format::Text),
         ["bench-kernel", "--markdown"] => kernel_bench::run(kernel_bench::Format::Markdown),
+        ["torture", ref options @ ..] => torture::run_with(options),
         ["models"] => ci::models(false),
         ["models", "--full"] => ci::models(true),
         ["features"] => ci::features(),

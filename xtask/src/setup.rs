@@ -41,6 +41,7 @@ const NEEDS: &[Need] = &[
     need("go", &["version"], "golang-go", "Go programs"),
     need("python3", &["--version"], "python3", "python3 as a target"),
     need("sqlite3", &["-version"], "sqlite3", "sqlite3 as a target"),
+    need("openssl", &["version"], "openssl", "openssl as a target"),
     need("gdb", &["--version"], "gdb", "a debugger as a target"),
     need("strace", &["--version"], "strace", "strace beside the tool"),
     need("setpriv", &["--version"], "util-linux", "a target of another user"),

@@ -2,6 +2,7 @@
 //!
 //! - [`processor`]: the machine's own processor executes an instruction in place and out of line;
 //!   [`differential`] compares the two with each other and with the emulated operation;
+//! - [`edges`]: cases at the edges, each once;
 //! - [`generate`]: random instructions and register files, edge cases first, from a seed that is
 //!   printed;
 //! - [`corpus`]: the text corpus, `bytes | assembly | verdict | result`;
@@ -27,6 +28,8 @@ extern crate alloc;
 pub mod corpus;
 #[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod differential;
+#[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
+pub mod edges;
 #[cfg(all(feature = "std", target_os = "linux", target_arch = "x86_64"))]
 pub mod generate;
 #[cfg(all(feature = "std", target_arch = "x86_64"))]

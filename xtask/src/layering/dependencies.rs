@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("agent", &["host-process", "hit", "sync", "cpu", "events", "kprobes"]),
     ("demo-kernel", &["host-bare", "testkit", "loader", "cpu", "arch", "kprobes", "hit", "sync", "isa", "events"]),
     ("testkit", &["arch", "kprobes", "hit", "sync", "cpu", "isa", "events"]),
+    ("torture", &["host-process", "events", "isa", "symbols", "testkit"]),
     ("kprobe", &["host-process", "agent-image", "loader", "kprobes", "hit", "sync", "isa", "symbols", "events"]),
 ];
 

@@ -75,7 +75,7 @@ pub(crate) fn run() -> Result<()> {
 fn files() -> Result<Vec<File>> {
     let root = root();
     let mut pending: Vec<PathBuf> =
-        ["crates", "apps", "modules", "xtask", ".ci"].map(|folder| root.join(folder)).into();
+        ["crates", "apps", "modules", "torture", "xtask", ".ci"].map(|folder| root.join(folder)).into();
     let mut files = Vec::new();
     while let Some(path) = pending.pop() {
         if path.is_dir() {

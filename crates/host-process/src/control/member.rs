@@ -227,7 +227,9 @@ impl Member {
         let leftovers = core::mem::take(&mut self.leftovers);
         self.registry.unregister(&mut self.target, &leftovers)?;
         self.target.forget_programs()?;
+        let others = settle::hold_others(&self.target, held)?;
         self.place_hooks(plan, cache, &mut news)?;
+        drop(others);
         settle::unblock(&self.target, held)?;
         if let Some(mut remote) = self.target.set_remote(None) {
             let scratch = self.target.home(offset_of!(Home, scratch));

@@ -1,7 +1,8 @@
 //! A running program may have `SIGTRAP` blocked already, where no guard has seen it.
 //!
-//! The guards stand; before any event is placed, the past is put right: threads that block `SIGTRAP` are stopped one by
-//! one and let go on without, and handlers whose mask has it get a mask that has not. Both are noted, so that the
+//! While the guards are planted all threads stand still, and go on without it in their masks ([`hold_others`]). Before any
+//! event is placed, the rest of the past is put right: threads that were missed are stopped one by one, and handlers whose
+//! mask has it get a mask that has not. Both are noted, so that the
 //! program sees what it set, and gets it back when the trace ends.
 //!
 //! What remains is a thread that is in a signal handler now, and had `SIGTRAP` blocked before: the handler's end blocks
@@ -13,12 +14,16 @@ use super::stop::{Held, Remote};
 use super::target::Target;
 use crate::abi::{GUARDED, Home, blocked_thread, window};
 use core::mem::offset_of;
+use std::time::{Duration, Instant};
 use sync::WINDOW;
 
 const TRAP: u64 = 1 << (libc::SIGTRAP - 1);
 /// New threads inherit what their parents block: a pass finds them, and the next one what was missed.
 const PASSES: usize = 8;
 const ACTION_BYTES: u64 = 32;
+/// How long threads are waited for that cannot be stopped, and how often they are looked at.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_micros(100);
 
 /// A signal whose handler's mask was changed, and the action as it was.
 pub(crate) type Changed = (u64, [u64; 4]);
@@ -44,6 +49,38 @@ pub(crate) fn believes_blocked(target: &Target, tid: i32) -> Result<bool> {
     target.memory().read(target.home(offset_of!(Home, blocked)) + 8 * window as u64, &mut bytes)?;
     let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
     Ok(words.map(blocked_thread).any(|thread| thread == tid))
+}
+
+/// Stops every thread but `held`, each to go on with `SIGTRAP` unblocked: while they stand still, guards can be planted.
+///
+/// A C library blocks all signals where it creates a thread, forks, spawns or sends a signal, and unblocks them again by
+/// a system call that is guarded: a thread that is on its way there must not meet the guard's breakpoint. One that waits
+/// for its `vfork` child cannot be stopped, and shares its memory with a child that blocks everything too: it is waited
+/// for.
+pub(crate) fn hold_others(target: &Target, held: i32) -> Result<Vec<Held>> {
+    let end = Instant::now() + PATIENCE;
+    let mut others: Vec<Held> = Vec::new();
+    loop {
+        let mut threads = process::threads(target.pid);
+        threads.retain(|&tid| tid != held && others.iter().all(|other| other.tid() != tid));
+        threads.retain(|&tid| !matches!(process::state(target.pid, tid), Some('Z' | 'X') | None));
+        if threads.is_empty() || Instant::now() > end {
+            return Ok(others);
+        }
+        for tid in threads {
+            if process::state(target.pid, tid) == Some('D') {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            // One that has ended meanwhile needs nothing.
+            let Ok(mut thread) = Held::thread(target.pid, tid) else { continue };
+            if thread.unblock_trap() {
+                note_blocked(target, tid)?;
+                thread.apply_mask()?;
+            }
+            others.push(thread);
+        }
+    }
 }
 
 /// Lets every thread but `held` go on with `SIGTRAP` unblocked.

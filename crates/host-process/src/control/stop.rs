@@ -8,7 +8,10 @@
 //!
 //! # What must be right (each of these has killed a target)
 //!
-//! 1. A `SIGTRAP` of another probe may be pending already: it is let through, and the thread stopped again.
+//! 1. A `SIGTRAP` of another probe may be pending already, or the signal of a fault: it is let through, and the thread
+//!    stopped again. That all signals of faults are blocked while the thread runs for us does not hold one back: the
+//!    kernel takes the oldest of the synchronous signals as soon as one of them is not blocked, as our own `SIGTRAP` is
+//!    (`dequeue_synchronous_signal`).
 //! 2. A stop may report a signal's delivery instead of our own interruption: the signal is delivered, then we wait on.
 //! 3. `SIGTRAP` must not be blocked while the thread runs for us, or the kernel resets its disposition.
 //! 4. Vector registers are saved too: the agent's start-up code uses them.
@@ -208,6 +211,11 @@ impl Held {
         blocked
     }
 
+    /// The thread has that mask already, should we be killed before we let it go.
+    pub(crate) fn apply_mask(&self) -> Result<()> {
+        ptrace::set_signal_mask(self.tid, self.mask)
+    }
+
     /// The thread will block `SIGTRAP` when it goes on.
     pub(crate) fn block_trap(&mut self) {
         self.mask |= !ALL_BUT_SIGTRAP;
@@ -362,7 +370,7 @@ impl Servant for Held {
     }
 }
 
-/// Waits until an interrupted thread stands in its interruption with no `SIGTRAP` pending (points 1 and 2).
+/// Waits until an interrupted thread stands in its interruption with no `SIGTRAP` and no fault pending (points 1 and 2).
 fn quiet_stop(pid: i32, tid: i32) -> Result<()> {
     let mut interrupt_again = false;
     for _ in 0..ATTEMPTS {
@@ -375,7 +383,9 @@ fn quiet_stop(pid: i32, tid: i32) -> Result<()> {
                 }
             }
             Stop::Event(..) | Stop::Syscall => {
-                if process::pending_signals(pid, tid) & !ALL_BUT_SIGTRAP == 0 {
+                let pending = process::pending_signals(pid, tid);
+                let fault = pending & FAULTS & !process::blocked_signals(pid, tid);
+                if pending & !ALL_BUT_SIGTRAP | fault == 0 {
                     return Ok(());
                 }
                 // Its delivery is the next stop.

@@ -44,7 +44,7 @@ pub use host::{TrapHost, X86};
 pub use start::start;
 
 use crate::abi::signal::{self, bit};
-use crate::abi::{Home, Identity, Shared};
+use crate::abi::{Home, Identity, NO_BANK, Shared};
 use sync::primitive::Ordering;
 
 /// `SIGTRAP`, and its bit in a signal set.
@@ -85,7 +85,13 @@ impl Memory {
     }
 
     pub(crate) fn bank(self) -> Option<&'static crate::abi::Bank> {
-        let index = self.identity().bank.load(Ordering::Relaxed).checked_sub(1)?;
+        let bank = self.identity().bank.load(Ordering::Relaxed);
+        // While the agent starts, its handlers are there and the shared memory is not: a fault of another thread's comes
+        // by.
+        if bank == NO_BANK {
+            return None;
+        }
+        let index = bank.checked_sub(1)?;
         // SAFETY: by the type's invariant the shared mapping stays, with as many banks as its header says: the tool
         // wrote that number from the size it mapped.
         unsafe { Shared::bank(self.shared(), usize::try_from(index).ok()?) }
