@@ -247,7 +247,7 @@ pub struct Probe {
     pub bit: AtomicU32,
     /// Return probes: how many instances may be out at once (Linux: `maxactive`).
     pub maxactive: AtomicU32,
-    /// [`RECORD`](Self::RECORD), [`MIRROR`](Self::MIRROR).
+    /// [`RECORD`](Self::RECORD), [`MIRROR`](Self::MIRROR), [`LIGHT`](Self::LIGHT).
     pub flags: AtomicU32,
     /// Return probes: how many instances are out now. Written by handlers.
     pub active: AtomicU32,
@@ -291,6 +291,8 @@ impl Probe {
     pub const RECORD: u32 = 1;
     /// `flags`: a jprobe.
     pub const MIRROR: u32 = 2;
+    /// `flags`: its handlers need little: a host may call them where they are hit.
+    pub const LIGHT: u32 = 4;
 
     /// Whether it is registered, enabled or not: returns of calls that it has watched from the entry on are its own.
     #[must_use]
@@ -303,6 +305,12 @@ impl Probe {
     #[inline]
     pub fn records(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & Self::RECORD != 0
+    }
+
+    /// Whether its handlers may be called where they are hit.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & Self::LIGHT != 0
     }
 
     /// Whether it has a post-handler.

@@ -220,6 +220,8 @@ pub struct Home {
     pub running: [Running; ACTIVE],
     /// What threads keep that are in a detour.
     pub lanes: [lanes::Lane; lanes::LANES],
+    /// The light handler that is called, and where to go on when it faults, for each lane.
+    pub lane_running: [Running; lanes::LANES],
     /// Room for the fetched arguments of a record that is made in a detour, for each lane.
     pub lane_payloads: [Payload; lanes::LANES],
     /// Areas of slots.

@@ -264,7 +264,7 @@ impl ProbeData {
         set_half(&probe.maxactive, self.maxactive);
         set_half(&probe.flags, self.flags());
         set_half(&probe.active, 0);
-        let HandlerData { before, after, fault, user, area, entry_bytes, owner, mirror: _ } = self.handlers;
+        let HandlerData { before, after, fault, user, area, entry_bytes, owner, mirror: _, light: _ } = self.handlers;
         let to = &probe.handlers;
         let words = [(&to.before, before), (&to.after, after), (&to.fault, fault), (&to.user, user), (&to.area, area)];
         words
@@ -280,7 +280,8 @@ impl ProbeData {
     #[must_use]
     pub fn flags(&self) -> u32 {
         let record = if self.record { Probe::RECORD } else { 0 };
-        record | if self.handlers.mirror { Probe::MIRROR } else { 0 }
+        let mirror = if self.handlers.mirror { Probe::MIRROR } else { 0 };
+        record | mirror | if self.handlers.light { Probe::LIGHT } else { 0 }
     }
 
     /// [`hit::Probe::state`].

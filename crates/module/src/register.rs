@@ -136,6 +136,7 @@ fn raw(spec: &Spec<'_>) -> Result<Probe, Error> {
         SpecKind::Kretprobe { maxactive } => (kind::KRETPROBE, maxactive.unwrap_or(0)),
     };
     let handlers = &spec.handlers();
+    let kind = if handlers.light { kind | kind::LIGHT } else { kind };
     Ok(Probe {
         address,
         symbol: Text { bytes: symbol.as_ptr(), length: symbol.len() },

@@ -25,7 +25,7 @@ pub struct Lane {
     pub frame: AtomicU64,
     /// How often that was set: a grace period waits for a change.
     pub entries: AtomicU64,
-    /// Not 0: a handler of a user's runs, for a trap or a detour, and probes that it hits are missed.
+    /// Not 0: a handler of a user's runs, and probes that it hits are missed: [`ALONE`] or [`LIGHT`].
     pub calling: AtomicU64,
     /// What leaving a detour stores to, instead of a place in [`Home::active`](super::Home::active).
     pub left: AtomicU64,
@@ -41,6 +41,10 @@ pub struct Lane {
     pub named: AtomicU64,
 }
 
+/// [`Lane::calling`] while a handler runs on a stack of its own, with signals masked.
+pub const ALONE: u64 = 1;
+/// [`Lane::calling`] while a light handler runs on the interrupted stack: it can be left for good, with its detour.
+pub const LIGHT: u64 = 2;
 /// Where C libraries keep a thread's id in its control block (`struct pthread`): glibc since 2.3 (`nptl/descr.h`), musl since
 /// 1.2 (`src/internal/pthread_impl.h`).
 pub const TID_OFFSETS: [u64; 2] = [0x2d0, 0x30];

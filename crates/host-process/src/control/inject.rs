@@ -58,6 +58,10 @@ pub(crate) fn find(pid: i32) -> Result<Option<(u64, u64)>> {
     }
     for mapping in maps.into_iter().filter(|m| named(m, MEMFD_NAME)) {
         let home = memory.word(mapping.start + offset_of!(Shared, home) as u64)?;
+        if home == 0 {
+            // A tool was killed while it made this.
+            continue;
+        }
         let field = |offset: usize| memory.word(home + offset as u64).unwrap_or(0);
         if field(offset_of!(Home, magic)) != MAGIC || field(offset_of!(Home, version)) != VERSION {
             return Err(HostError::OtherVersion { pid });

@@ -17,7 +17,7 @@
 //! takes the registers from the frame, and those are the true ones. After a fault handler of a probe the copy goes on.
 
 use super::signals::{SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, send_again};
-use super::{FAULT_BITS, TrapHost, actions, modules, stacks, start};
+use super::{FAULT_BITS, TrapHost, actions, lanes, modules, stacks, start};
 use crate::abi::signal::{self, bit};
 use crate::abi::{Home, window};
 use arch::x86::handlers::Running;
@@ -142,6 +142,9 @@ fn place<'h>(host: &TrapHost<'h>) -> Option<&'h Running> {
     let home = host.memory.home;
     // Where nothing counts, nobody enters; and no system call is to be made.
     host.memory.is_active().then_some(())?;
+    if let Some(running) = lanes::in_light_handler(home, host.sp()) {
+        return Some(running);
+    }
     let window = window(host.tid());
     let place = home.active.get(window.clone())?.iter().position(|w| w.load(Ordering::Relaxed) == host.tid())?;
     home.running.get(window.start + place)

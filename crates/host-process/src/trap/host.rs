@@ -3,6 +3,7 @@
 use super::lanes::Stay;
 use super::memory::{self, read, read_word};
 use super::{FAULT_BITS, Memory, debuggee, fork, guard, lanes, mailbox, modules, record, stacks, unwind};
+use crate::abi::lanes::ALONE;
 use crate::abi::{Home, STUB_STRIDE, action, event};
 use arch::x86::Space;
 use arch::x86::handlers::{self, Around, Running};
@@ -125,7 +126,7 @@ impl<'f> TrapHost<'f> {
     pub(crate) fn calling<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         let home = self.memory.home;
         let lane = lanes::here(home);
-        let was = lane.map_or(0, |lane| lane.calling.swap(1, Ordering::Relaxed));
+        let was = lane.map_or(0, |lane| lane.calling.swap(ALONE, Ordering::Relaxed));
         let called = match &self.way {
             Way::Trap { masks_faults, .. } => {
                 let (low, high) = self.signal_stack();
@@ -137,6 +138,15 @@ impl<'f> TrapHost<'f> {
             lane.calling.store(was, Ordering::Relaxed);
         }
         called
+    }
+
+    /// The detour, if the handlers of this probe may be called right in it.
+    #[inline(always)]
+    fn lightly(&self, probe: &Probe) -> Option<&Stay> {
+        match &self.way {
+            Way::Detour { stay: Some(stay), .. } if probe.is_light() => Some(stay),
+            _ => None,
+        }
     }
 
     /// A handler that a detour calls: it has a place, as in a trap, and may use all registers.
@@ -175,6 +185,11 @@ impl<'f> TrapHost<'f> {
             Way::Detour { stay: Some(stay), .. } => stay.name(now, record::thread_name),
             _ => record::thread_name(),
         }
+    }
+
+    /// The stack pointer that a signal has interrupted; the highest there is, when it is not known.
+    pub(crate) fn sp(&self) -> u64 {
+        self.frame(|frame| frame.registers().rsp()).unwrap_or(u64::MAX)
     }
 
     pub(crate) fn set_registers(&self, regs: &Regs) {
@@ -225,7 +240,11 @@ pub(crate) fn returns(home: &Home) -> Returns<'_> {
 // code that it has mapped; areas and code stay until a grace period after the probe is over.
 unsafe impl Around for TrapHost<'_> {
     fn running(&self) -> Option<&Running> {
-        self.memory.home.running.get(self.index(self.place.get()?)?)
+        let home = self.memory.home;
+        match (&self.way, self.place.get()) {
+            (Way::Detour { stay: Some(stay), .. }, None) => lanes::running(home, stay.lane()),
+            (_, place) => home.running.get(self.index(place?)?),
+        }
     }
 
     fn read(&self, address: u64, out: &mut [u8]) -> bool {
@@ -254,6 +273,9 @@ impl Host for TrapHost<'_> {
     type Isa = X86;
 
     fn handle(&self, probe: &Probe, regs: &mut Regs) -> Next {
+        if let Some(stay) = self.lightly(probe) {
+            return stay.lightly(|| handlers::handle(self, probe, regs));
+        }
         self.calling(|| handlers::handle(self, probe, regs)).unwrap_or_else(|| {
             self.missed(probe, Some(|counters| &counters.hits));
             Next::Step
@@ -275,6 +297,9 @@ impl Host for TrapHost<'_> {
         if probe.handlers.before.load(Ordering::Relaxed) == 0 {
             return handlers::entered(self, probe, id, regs);
         }
+        if let Some(stay) = self.lightly(probe) {
+            return stay.lightly(|| handlers::entered(self, probe, id, regs));
+        }
         self.calling(|| handlers::entered(self, probe, id, regs)).unwrap_or_else(|| {
             self.missed(probe, None);
             Watch::No
@@ -282,6 +307,9 @@ impl Host for TrapHost<'_> {
     }
 
     fn returned(&self, probe: &Probe, id: u32, caller: u64, regs: &mut Regs) {
+        if let Some(stay) = self.lightly(probe) {
+            return stay.lightly(|| handlers::returned(self, probe, id, caller, regs));
+        }
         if self.calling(|| handlers::returned(self, probe, id, caller, regs)).is_none() {
             self.missed(probe, None);
         }
@@ -340,6 +368,9 @@ impl Host for TrapHost<'_> {
         if let Way::Detour { stay: Some(stay), .. } = &self.way {
             let lane = stay.lane();
             return (lane.calling.load(Ordering::Relaxed) == 0).then_some(&lane.left);
+        }
+        if lanes::in_light_handler(self.memory.home, self.sp()).is_some() {
+            return None;
         }
         let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
         self.place.set(Some(place));

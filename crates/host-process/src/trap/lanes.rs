@@ -1,8 +1,9 @@
 //! Which lane is the running thread's, and whether it is in a detour: see [`crate::abi::lanes`].
 
 use super::memory::read;
-use crate::abi::lanes::{LANE_WINDOW, Lane, NO_ID, NO_ROW, TID_OFFSETS, first_lane};
+use crate::abi::lanes::{LANE_WINDOW, LIGHT, Lane, NO_ID, NO_ROW, TID_OFFSETS, first_lane};
 use crate::abi::{Bank, Home, Payload, ROWS};
+use arch::x86::handlers::Running;
 use core::sync::atomic::compiler_fence;
 use isa::x86::Regs;
 use sync::primitive::{AtomicU64, Ordering};
@@ -36,6 +37,15 @@ pub(crate) fn adopt(home: &Home) {
     home.rows_used.store(0, Ordering::Relaxed);
 }
 
+/// What the running thread keeps of the light handler that it is in, with its stack pointer at `sp`. One that was left for
+/// good is not meant: what lies at its detour's frame is something else, or the stack has been taken back to above it.
+pub(crate) fn in_light_handler(home: &'static Home, sp: u64) -> Option<&'static Running> {
+    let lane = here(home)?;
+    let running = running(home, lane)?;
+    let frame = lane.frame.load(Ordering::Relaxed);
+    (sp < frame && interrupted(home, frame) != 0).then_some(running)
+}
+
 /// A thread is in a detour until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Stay {
@@ -52,6 +62,10 @@ impl Stay {
         lane.frame.store((&raw const *frame) as u64, Ordering::Relaxed);
         if outer == 0 {
             add(&lane.entries);
+            if lane.calling.load(Ordering::Relaxed) == LIGHT {
+                // It was left for good, with the detour that had called it.
+                lane.calling.store(0, Ordering::Relaxed);
+            }
         }
         // Before whatever control takes away is looked at. The processor is told by control, with `membarrier`, before
         // that looks who is in a detour.
@@ -148,9 +162,28 @@ impl Stay {
 
     /// Where to put the fetched arguments of a record; `None` while an interrupted detour may be using it.
     pub(crate) fn payload<'h>(&self, home: &'h Home) -> Option<&'h Payload> {
-        let index = ((&raw const *self.lane) as usize - home.lanes.as_ptr() as usize) / size_of::<Lane>();
-        home.lane_payloads.get(index).filter(|_| self.outer == 0)
+        home.lane_payloads.get(index(home, self.lane)).filter(|_| self.outer == 0)
     }
+
+    /// Runs `f`, which calls a light handler.
+    #[inline(always)]
+    pub(crate) fn lightly<R>(&self, f: impl FnOnce() -> R) -> R {
+        let was = self.lane.calling.swap(LIGHT, Ordering::Relaxed);
+        let result = f();
+        self.lane.calling.store(was, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Which lane of a process's it is.
+fn index(home: &Home, lane: &Lane) -> usize {
+    ((&raw const *lane) as usize - home.lanes.as_ptr() as usize) / size_of::<Lane>()
+}
+
+/// What a thread keeps of the light handler that it calls, if it is in one.
+pub(crate) fn running<'h>(home: &'h Home, lane: &Lane) -> Option<&'h Running> {
+    let is_calling = lane.calling.load(Ordering::Relaxed) == LIGHT;
+    home.lane_running.get(index(home, lane)).filter(|_| is_calling)
 }
 
 impl Drop for Stay {

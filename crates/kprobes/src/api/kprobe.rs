@@ -135,6 +135,31 @@ impl<'a, R> Kprobe<'a, R> {
         self
     }
 
+    /// Its handlers are light: in a process they are called on the interrupted stack, from a detour, without a system call.
+    /// (Where the probe is placed by a breakpoint, and in a kernel, this changes nothing.)
+    ///
+    /// ```
+    /// # use kprobes::Kprobe;
+    /// // SAFETY: it has no handler that could break a promise.
+    /// let probe: Kprobe<'_, u64> = unsafe { Kprobe::address(0x1000).light() };
+    /// # let _ = probe;
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// Beside what [`Handler::new`] asks, its handlers must
+    ///
+    /// * need no more than 1 KiB of stack;
+    /// * use no vector or mask register beyond the lower halves of `xmm0` to `xmm15`, and no x87 register: so is code that
+    ///   was compiled for x86-64 without further features, and calls no other;
+    /// * call no function of the host's (`print`, `read`, …);
+    /// * stand to be interrupted by signals, by one whose handler never comes back, too.
+    #[expect(unsafe_code, reason = "a promise for functions that are known by address")]
+    pub const unsafe fn light(mut self) -> Self {
+        self.handlers.light = true;
+        self
+    }
+
     /// It is registered switched off (Linux: `KPROBE_FLAG_DISABLED`).
     ///
     /// ```

@@ -151,7 +151,7 @@ pub struct Probe {
     pub symbol: Text,
     /// Bytes behind the symbol.
     pub offset: u64,
-    /// One of [`kind`]'s.
+    /// One of [`kind`]'s, and [`kind::LIGHT`].
     pub kind: u32,
     /// Return probes: how many calls are watched at once; 0: the host's own number.
     pub maxactive: u32,
@@ -177,6 +177,8 @@ pub mod kind {
     pub const JPROBE: u32 = 2;
     /// A kretprobe.
     pub const KRETPROBE: u32 = 3;
+    /// Beside one of them: the handlers keep the promise of [`Kprobe::light`](crate::Kprobe::light).
+    pub const LIGHT: u32 = 1 << 8;
 }
 
 /// What a probe has counted.

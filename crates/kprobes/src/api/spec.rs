@@ -96,12 +96,14 @@ pub struct HandlerData {
     pub owner: u32,
     /// `before` is a jprobe's function.
     pub mirror: bool,
+    /// They are light: [`Kprobe::light`](super::Kprobe::light).
+    pub light: bool,
 }
 
 impl HandlerData {
     /// No handlers.
     pub const NONE: Self =
-        Self { before: 0, after: 0, fault: 0, user: 0, area: 0, entry_bytes: 0, owner: 0, mirror: false };
+        Self { before: 0, after: 0, fault: 0, user: 0, area: 0, entry_bytes: 0, owner: 0, mirror: false, light: false };
 
     /// Words that an area for `maxactive` activations has: their claims, and their data.
     ///

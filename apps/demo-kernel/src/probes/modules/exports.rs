@@ -91,7 +91,8 @@ fn spec<'a>(caller: &Caller, (probe, name): &'a (Probe, String)) -> Result<Spec<
         area: 0,
         entry_bytes: probe.entry_bytes,
         owner: caller.owner,
-        mirror: probe.kind == raw::kind::JPROBE,
+        mirror: probe.kind & !raw::kind::LIGHT == raw::kind::JPROBE,
+        light: probe.kind & raw::kind::LIGHT != 0,
     };
     let functions = [handlers.before, handlers.after, handlers.fault];
     if let Some(stranger) = functions.into_iter().find(|at| *at != 0 && !caller.text.contains(at)) {
@@ -104,7 +105,7 @@ fn spec<'a>(caller: &Caller, (probe, name): &'a (Probe, String)) -> Result<Spec<
 }
 
 fn kind(probe: &Probe, counts_only: bool) -> Result<SpecKind, String> {
-    match probe.kind {
+    match probe.kind & !raw::kind::LIGHT {
         raw::kind::KPROBE if counts_only => Ok(SpecKind::Counter),
         raw::kind::KPROBE => Ok(SpecKind::Kprobe),
         raw::kind::JPROBE if probe.before == 0 => Err("a jprobe without a function".into()),

@@ -29,9 +29,12 @@ fn init() -> Result<(), Error> {
         unsafe { (Handler::new(hit as _), Handler::new(entered as _), Handler::new(returned as _)) };
     let on_return = || Kretprobe::<()>::symbol(SYMBOL.get()).handler(returned);
     let probe = match AT.get() {
-        "entry" => register(Kprobe::symbol(SYMBOL.get()).pre(hit))?,
-        "return" => register(on_return())?,
-        "both" => register(on_return().entry(entered))?,
+        // SAFETY: they need a few words of stack, and no register that is not general; a count that is lost is no harm.
+        "entry" => register(unsafe { Kprobe::symbol(SYMBOL.get()).pre(hit).light() })?,
+        // SAFETY: as above.
+        "return" => register(unsafe { on_return().light() })?,
+        // SAFETY: as above.
+        "both" => register(unsafe { on_return().entry(entered).light() })?,
         _ => return Err(Error::Other("at= is entry, return or both")),
     };
     PROBE.put(probe);

@@ -106,7 +106,8 @@ fn request(member: &mut Member, number: u32, b: &[u8], id: u32) -> Result<core::
     if let Some(outside) = [before, after, fault].into_iter().find(|h| *h != 0 && !code.contains(h)) {
         return Ok(Err(format!("a handler at {outside:#x} is not in the module's code")));
     }
-    let kind = half(offset_of!(Probe, kind));
+    let (kind, light) =
+        (half(offset_of!(Probe, kind)) & !kind::LIGHT, half(offset_of!(Probe, kind)) & kind::LIGHT != 0);
     let entry_bytes = half(offset_of!(Probe, entry_bytes));
     let handlers = HandlerData {
         before,
@@ -117,6 +118,7 @@ fn request(member: &mut Member, number: u32, b: &[u8], id: u32) -> Result<core::
         entry_bytes: if kind == kind::KRETPROBE { entry_bytes } else { 0 },
         owner: number + 1,
         mirror: kind == kind::JPROBE,
+        light,
     };
     let kind = match kind {
         kind::KPROBE if before | after | fault == 0 => ProbeKind::Entry,
