@@ -212,6 +212,8 @@ impl Registry {
                 self.abandon(host, site);
             }
         }
+        // As above: what cannot be written is not there any more.
+        let _ = host.flush();
         self.functions.clear();
     }
 

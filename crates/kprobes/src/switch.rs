@@ -31,7 +31,7 @@ impl Registry {
         let result = result.and(if on { self.arm_again(host, &touched) } else { self.disarm_idle(host, &touched) });
         let touched: Vec<u64> = touched.into_iter().collect();
         self.optimize_around(host, &touched);
-        result
+        result.and(host.flush())
     }
 
     /// Marks one probe, if it is not marked so already; false when it is not there.
