@@ -4,7 +4,7 @@ use crate::args::CheckArgs;
 use crate::definitions;
 use crate::status::{FAILURE, Usage};
 use anyhow::Result;
-use host_process::control::{Verdict, View};
+use host_process::control::{Verdict, View, title};
 use std::io::Write;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     let mut status = 0;
     for definition in &definitions {
-        let name = definition.event_name();
+        let name = title(definition);
         match view.check(definition) {
             Verdict::Placed { address, place, how, instruction, note } => {
                 writeln!(out, "{name}: {place} at {address:#x}: {how}  | {instruction}")?;

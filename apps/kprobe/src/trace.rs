@@ -119,7 +119,7 @@ impl Run<'_> {
         let refusal = |n: &Notice| match n {
             Notice::Failed { event, why, fatal: true, .. } => Some(format!("{}: {why}", self.output.event(*event).0)),
             Notice::Refused { why, fatal: true, .. } => Some(why.clone()),
-            Notice::Failed { .. } | Notice::Refused { .. } | Notice::Note(_) => None,
+            _ => None,
         };
         let all: Vec<String> = notices.iter().filter_map(refusal).collect();
         (!all.is_empty()).then(|| all.join("\n"))
@@ -138,6 +138,9 @@ impl Run<'_> {
         for notice in notices {
             match notice {
                 Notice::Note(text) => say(&text),
+                // With -f, of each program; the summary says it at the end.
+                Notice::Spread { .. } if self.args.follow => {}
+                Notice::Spread { event, what } => say(&format!("{}: {what}", self.output.event(event).0)),
                 // With -f, most programs have not what is probed; said at the end if none had it.
                 Notice::Failed { event, why, .. } if self.args.follow => {
                     self.not_placed.entry(event).or_insert(why);
@@ -179,8 +182,8 @@ impl Run<'_> {
             bail!(why);
         }
         self.say_all(notices);
-        let (records, messages) = (self.trace.take_records(), self.trace.take_messages());
-        self.output.records(records, messages, &self.trace.clock, Some(self.trace.horizon()))?;
+        let horizon = self.trace.horizon();
+        self.output.records(&mut self.trace, Some(horizon))?;
         if !self.told_waiting && first_program > PATIENCE {
             self.told_waiting = true;
             self.tell_waiting();
@@ -235,8 +238,7 @@ impl Run<'_> {
     }
 
     fn print_rest(&mut self, placed: Vec<host_process::control::Tally>) -> Result<()> {
-        let (records, messages) = (self.trace.take_records(), self.trace.take_messages());
-        self.output.records(records, messages, &self.trace.clock, None)?;
+        self.output.records(&mut self.trace, None)?;
         let mut tallies = self.trace.tallies();
         for (tally, before) in tallies.iter_mut().zip(placed) {
             tally.placed = before.placed;
@@ -255,7 +257,7 @@ impl Run<'_> {
         if self.definitions.is_empty() {
             return Ok(());
         }
-        report::summary(&mut self.output, &self.definitions, &tallies)
+        report::summary(&mut self.output, &self.definitions, &tallies, &self.trace.functions())
     }
 
     fn wait_for_command(&mut self) -> u8 {

@@ -187,8 +187,12 @@ impl Registry {
     ///
     /// When the target cannot be written: the first failure. Everything else was done; the same call can be repeated
     /// for the rest.
-    pub fn unregister<H: Host>(&mut self, host: &mut H, handles: &[Handle]) -> Result<(), Error> {
-        self.take_off(host, handles.iter().flat_map(|h| h.members.iter().copied()))
+    pub fn unregister<'a, H: Host>(
+        &mut self,
+        host: &mut H,
+        handles: impl IntoIterator<Item = &'a Handle>,
+    ) -> Result<(), Error> {
+        self.take_off(host, handles.into_iter().flat_map(|h| h.members.iter().copied()))
     }
 
     /// Switches probes on or off, without taking them off: they keep their places in their chains. Where no other probe is

@@ -1,6 +1,7 @@
 //! The objects that are mapped in a target: its program and its libraries, with their symbols.
 
 use super::Result;
+use super::catalogue::Catalogue;
 use super::hooks::Needs;
 use super::maps::{Mapping, mappings};
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ pub struct Cache {
     files: HashMap<FileId, Option<Arc<Object>>>,
     /// Where the host's own probes belong in a file: addresses of the file, and what to do there.
     pub(crate) hooks: HashMap<(FileId, Needs), Arc<Vec<Hook>>>,
+    /// Which functions patterns match.
+    pub(crate) catalogue: Catalogue,
 }
 
 /// Device and inode.

@@ -1,0 +1,147 @@
+//! The functions of patterns, as they are placed in one process: a group for each pattern and object.
+//!
+//! Not each function can be probed; who asks for all of them wants those that can be. So a refusal is counted by its reason
+//! and is no error; that nothing matches is one.
+
+use super::catalogue::Block;
+use super::objects::{FileId, Mapped, Objects};
+use core::fmt::Write as _;
+use kprobes::Handle;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use symbols::Pattern;
+
+/// How many functions are registered together: enough that what is done once for all of them costs nothing, and so few
+/// that what is kept meanwhile is no matter.
+pub(crate) const BATCH: usize = 1 << 14;
+
+/// What was refused, by reason.
+pub(crate) type Refused = BTreeMap<&'static str, usize>;
+
+/// The functions of one object that a pattern matches.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) block: Arc<Block>,
+    /// The object: its file and where it is.
+    object: (FileId, u64),
+    name: String,
+    /// Which functions of the block have probes, and the probes.
+    pub(crate) at: Vec<u32>,
+    pub(crate) handles: Vec<Handle>,
+    pub(crate) refused: Refused,
+    /// The probes were taken off.
+    pub(crate) is_off: bool,
+}
+
+impl Group {
+    pub(crate) fn new(block: Arc<Block>, object: &Mapped) -> Self {
+        Self {
+            block,
+            object: (object.file, object.bias),
+            name: object.base_name().to_owned(),
+            at: Vec::new(),
+            handles: Vec::new(),
+            refused: Refused::new(),
+            is_off: false,
+        }
+    }
+
+    /// Whether it is that of a definition in an object.
+    pub(crate) fn is_of(&self, definition: usize, object: &Mapped) -> bool {
+        self.block.definition == definition && self.object == (object.file, object.bias)
+    }
+
+    pub(crate) fn is_mapped(&self, objects: &Objects) -> bool {
+        objects.all.iter().any(|object| self.object == (object.file, object.bias))
+    }
+
+    /// Where and how a function is placed.
+    pub(crate) fn place(&self, nth: usize) -> Option<String> {
+        let (handle, &at) = (self.handles.get(nth)?, self.at.get(nth)?);
+        Some(format!("{}:{}+0x0 ({})", self.name, self.block.function(at as usize)?.demangled(), handle.placement))
+    }
+
+    /// What became of the pattern here.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}: {}", self.name, sentence(self.block.len(), &self.refused))
+    }
+}
+
+/// How many functions are probed, how many are not, and why.
+pub(crate) fn sentence(functions: usize, refused: &Refused) -> String {
+    let many: usize = refused.values().sum();
+    if many == 0 {
+        return format!("{} function{} probed", grouped(functions), if functions == 1 { "" } else { "s" });
+    }
+    let mut text = format!("{} functions, {} probed, {} refused:", grouped(functions), grouped(functions - many.min(functions)), grouped(many));
+    let mut reasons: Vec<_> = refused.iter().collect();
+    reasons.sort_by_key(|&(_, count)| core::cmp::Reverse(*count));
+    for (n, (reason, count)) in reasons.into_iter().enumerate() {
+        let _ = write!(text, "{} {} {reason}", if n == 0 { "" } else { "," }, grouped(*count));
+    }
+    text
+}
+
+/// A number with its thousands apart.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Which of the objects a pattern means.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// The first that has a match, as for a symbol without an object: the program itself, then its libraries.
+    First,
+    /// The one of this name.
+    Named(String),
+    /// All that match.
+    All(Pattern),
+}
+
+impl Choice {
+    pub(crate) fn new(object: Option<&str>) -> Self {
+        let Some(object) = object else { return Self::First };
+        let pattern = Pattern::new(object);
+        pattern.name().map_or(Self::All(pattern), Self::Named)
+    }
+
+    /// The objects among which functions are looked for.
+    pub(crate) fn of<'a>(&self, objects: &'a Objects, complete: bool) -> Vec<&'a Mapped> {
+        match self {
+            // Before start-up is complete, only the program itself is certain to come first.
+            Self::First => objects.all.iter().take(if complete { usize::MAX } else { 1 }).collect(),
+            Self::Named(name) => objects.all.iter().find(|o| o.is_called(name)).into_iter().collect(),
+            Self::All(pattern) => {
+                let matches = |o: &&Mapped| {
+                    let names = [Some(o.path.as_str()), Some(o.base_name()), o.object.soname()];
+                    names.into_iter().flatten().any(|name| pattern.is_match(name))
+                };
+                objects.all.iter().filter(matches).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_by_reason_the_most_frequent_first() {
+        assert_eq!(sentence(1, &Refused::new()), "1 function probed");
+        let refused = Refused::from([("no code", 10), ("part of kprobes", 12)]);
+        assert_eq!(
+            sentence(4812, &refused),
+            "4,812 functions, 4,790 probed, 22 refused: 12 part of kprobes, 10 no code"
+        );
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
