@@ -7,7 +7,7 @@ use crate::status::{FAILURE, SIGNAL, say};
 use crate::{definitions, modules, report};
 use anyhow::{Result, bail};
 use events::Definition;
-use host_process::control::{HostError, Image, Notice, Options, Trace, Verdict, View};
+use host_process::control::{HostError, Image, Notice, Options, Trace};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
@@ -103,15 +103,10 @@ impl Run<'_> {
     }
 
     /// What can be refused is refused before anything of the process is touched.
-    fn check_first(&self, pid: i32) -> Result<()> {
-        let mut view = View::of_process(pid)?;
-        let mut refused = Vec::new();
-        for (index, definition) in self.definitions.iter().enumerate() {
-            if let Verdict::Refused(why) = view.check(definition) {
-                refused.push(format!("{}: {why}", self.output.event(index).0));
-            }
-        }
-        if refused.is_empty() { Ok(()) } else { bail!(refused.join("\n")) }
+    fn check_first(&mut self, pid: i32) -> Result<()> {
+        let refused = self.trace.check(pid)?;
+        let told = |(index, why): (usize, String)| format!("{}: {why}", self.output.event(index).0);
+        if refused.is_empty() { Ok(()) } else { bail!(refused.into_iter().map(told).collect::<Vec<_>>().join("\n")) }
     }
 
     /// The events that could not be placed before anything had run, if there are any.

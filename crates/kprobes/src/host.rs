@@ -445,7 +445,8 @@ pub trait Host {
     /// What was stored, published and set until now is in the target when this returns.
     ///
     /// A host to which a write is dear may keep them back until then and write many together. Between two calls the order of
-    /// these writes does not matter, but for writes to the same place.
+    /// these writes does not matter, but for writes to the same place. It may read ahead, too: what it has read is forgotten
+    /// here.
     ///
     /// # Errors
     ///

@@ -91,6 +91,7 @@ impl Registry {
     }
 
     fn register_batch<H: Host>(&mut self, host: &mut H, mut batch: Batch<'_, H>) -> At<Vec<Result<Handle, Error>>> {
+        host.flush().map_err(|error| (0, error))?;
         self.check_all(host, &mut batch)?;
         let planted = self.plant(host, &mut batch);
         // Also when that has failed: it may have taken jumps out that are in nobody's way now.

@@ -37,7 +37,7 @@ impl Registry {
         for member in members {
             leaving.entry(member.address).or_default().insert((member.probe, member.serial));
         }
-        let disarmed = self.disarm_unused(host, &leaving);
+        let disarmed = host.flush().and(self.disarm_unused(host, &leaving));
         let retired = self.retire(host, &leaving).and(host.flush());
         let unlinked = self.unlink(host, &leaving).and(host.flush());
         self.reclaim(host);

@@ -21,7 +21,7 @@ impl Registry {
         on: bool,
     ) -> Result<(), Error> {
         let mut touched = BTreeSet::new();
-        let mut result = Ok(());
+        let mut result = host.flush();
         for member in members {
             match self.mark(host, member, on) {
                 Ok(there) => touched.extend(there.then_some(member.address)),

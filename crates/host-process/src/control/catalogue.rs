@@ -68,7 +68,7 @@ impl Block {
     }
 
     /// The name of the event of the function at a place in the block.
-    fn name(&self, at: usize) -> Option<String> {
+    pub(crate) fn name(&self, at: usize) -> Option<String> {
         let name = identifier(self.function(at)?.name());
         Some(match self.suffixes.get(&(at as u32)) {
             Some(suffix) => with_suffix(&name, *suffix),

@@ -3,9 +3,11 @@
 //! Not each function can be probed; who asks for all of them wants those that can be. So a refusal is counted by its reason
 //! and is no error; that nothing matches is one.
 
-use super::catalogue::Block;
+use super::catalogue::{Block, Catalogue};
 use super::objects::{FileId, Mapped, Objects};
+use super::resolve::{Resolved, not_mapped, unmatched};
 use core::fmt::Write as _;
+use events::{Definition, Place};
 use kprobes::Handle;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,20 +115,74 @@ impl Choice {
         pattern.name().map_or(Self::All(pattern), Self::Named)
     }
 
-    /// The objects among which functions are looked for.
-    pub(crate) fn of<'a>(&self, objects: &'a Objects, complete: bool) -> Vec<&'a Mapped> {
+    /// The indices of the objects among which functions are looked for.
+    pub(crate) fn of(&self, objects: &Objects, complete: bool) -> Vec<usize> {
+        let all = 0..objects.all.len();
         match self {
             // Before start-up is complete, only the program itself is certain to come first.
-            Self::First => objects.all.iter().take(if complete { usize::MAX } else { 1 }).collect(),
-            Self::Named(name) => objects.all.iter().find(|o| o.is_called(name)).into_iter().collect(),
+            Self::First => all.take(if complete { usize::MAX } else { 1 }).collect(),
+            Self::Named(name) => objects.all.iter().position(|o| o.is_called(name)).into_iter().collect(),
             Self::All(pattern) => {
-                let matches = |o: &&Mapped| {
+                let matches = |o: &Mapped| {
                     let names = [Some(o.path.as_str()), Some(o.base_name()), o.object.soname()];
                     names.into_iter().flatten().any(|name| pattern.is_match(name))
                 };
-                objects.all.iter().filter(matches).collect()
+                all.filter(|&at| objects.all.get(at).is_some_and(matches)).collect()
             }
         }
+    }
+}
+
+/// What a pattern comes to among the objects that are mapped now.
+#[derive(Debug)]
+pub(crate) enum Matched {
+    /// Functions, and the index of the object that they are in.
+    Blocks(Vec<(Arc<Block>, usize)>),
+    /// Nothing yet; what is waited for.
+    Waits(String),
+    /// Nothing; why, and the way out.
+    Nothing(String),
+}
+
+/// Looks for the functions of the definition with this index, which is a pattern. `complete` as for
+/// [`resolve`](super::resolve::resolve).
+pub(crate) fn matched(
+    objects: &Objects,
+    index: usize,
+    definition: &Definition,
+    complete: bool,
+    catalogue: &mut Catalogue,
+) -> Matched {
+    let Place::Pattern { object, name } = &definition.place else { return Matched::Nothing("it is no pattern".into()) };
+    let choice = Choice::new(object.as_deref());
+    let chosen = choice.of(objects, complete);
+    let mut found = Vec::new();
+    for &at in &chosen {
+        let Some(object) = objects.all.get(at) else { continue };
+        let block = catalogue.block(index, definition, object);
+        if block.len() > 0 {
+            found.push((block, at));
+            if matches!(choice, Choice::First) {
+                break;
+            }
+        }
+    }
+    if !found.is_empty() {
+        return Matched::Blocks(found);
+    }
+    let nothing = || {
+        let objects: Vec<&Mapped> = chosen.iter().filter_map(|&at| objects.all.get(at)).collect();
+        Matched::Nothing(unmatched(&objects, name))
+    };
+    match (&choice, chosen.is_empty()) {
+        (Choice::Named(name), true) => match not_mapped(objects, name, complete) {
+            Resolved::Failed(why) => Matched::Nothing(why),
+            _ => Matched::Waits(name.clone()),
+        },
+        (Choice::All(_), true) if objects.is_dynamic() => Matched::Waits(definition.place.to_string()),
+        (Choice::Named(_), false) => nothing(),
+        _ if complete => nothing(),
+        _ => Matched::Waits(definition.place.to_string()),
     }
 }
 

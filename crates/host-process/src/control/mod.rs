@@ -8,6 +8,8 @@
 //! What happens later reaches the tool through the shared memory: records in rings, and events in mailboxes, whose
 //! thread waits and makes system calls for us meanwhile.
 
+mod ahead;
+mod buckets;
 mod catalogue;
 mod check;
 mod clock;
@@ -33,6 +35,7 @@ mod notice;
 mod objects;
 mod process;
 mod ptrace;
+mod recent;
 mod resolve;
 mod returns;
 mod scrub;
@@ -44,6 +47,7 @@ mod table;
 mod tally;
 mod target;
 mod trace;
+mod writes;
 
 pub use catalogue::title;
 pub use check::{Verdict, View};

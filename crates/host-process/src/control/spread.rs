@@ -1,10 +1,9 @@
 //! Placing patterns in a process: in each object that a pattern means, each function that it matches.
 
 use super::catalogue::Block;
-use super::groups::{BATCH, Choice, Group};
+use super::groups::{BATCH, Choice, Group, Matched, matched};
 use super::member::{Member, News, Plan, State};
 use super::objects::{Cache, Mapped};
-use super::resolve::{Resolved, not_mapped, unmatched};
 use super::{HostError, Result};
 use events::{Definition, Place};
 use kprobes::{Handle, Placement, Request};
@@ -22,44 +21,27 @@ impl Member {
         cache: &mut Cache,
         news: &mut Vec<News>,
     ) -> Result<()> {
-        let Place::Pattern { object, name } = &definition.place else { return Ok(()) };
-        let is_over = |state: &State| matches!(state, State::Failed);
-        if self.states.get(id).is_none_or(is_over) {
+        if self.states.get(id).is_none_or(|state| matches!(state, State::Failed)) {
             return Ok(());
         }
         let objects = self.target.objects.clone();
-        let choice = Choice::new(object.as_deref());
-        let chosen = choice.of(&objects, self.complete);
-        let mut matched = false;
-        for object in &chosen {
-            let block = cache.catalogue.block(id, definition, object);
-            if block.len() == 0 {
-                continue;
+        let state = match matched(&objects, id, definition, self.complete, &mut cache.catalogue) {
+            Matched::Blocks(blocks) => {
+                for (block, at) in blocks {
+                    if let Some(object) = objects.all.get(at).filter(|o| !self.groups.iter().any(|g| g.is_of(id, o))) {
+                        self.place_group(definition, block, object, plan, news)?;
+                    }
+                }
+                State::Spread
             }
-            matched = true;
-            if !self.groups.iter().any(|group| group.is_of(id, object)) {
-                self.place_group(definition, block, object, plan, news)?;
+            Matched::Waits(place) => State::Pending(place),
+            Matched::Nothing(why) => {
+                self.fail(id, why, news);
+                return Ok(());
             }
-            if matches!(choice, Choice::First) {
-                break;
-            }
-        }
-        let Some(state) = self.states.get_mut(id) else { return Ok(()) };
-        if matched {
-            *state = State::Spread;
-            return Ok(());
-        }
-        let waits_for = match (&choice, chosen.is_empty()) {
-            (Choice::Named(name), true) => not_mapped(&objects, name, self.complete),
-            (Choice::All(_), true) if objects.is_dynamic() => Resolved::Pending(definition.place.to_string()),
-            _ if self.complete || matches!(choice, Choice::Named(_)) => Resolved::Failed(unmatched(&chosen, name)),
-            _ => Resolved::Pending(definition.place.to_string()),
         };
-        match waits_for {
-            Resolved::Pending(name) => *state = State::Pending(name),
-            Resolved::Failed(why) => self.fail(id, why, news),
-            Resolved::Address { .. } => {}
-        }
+        let is_live = |old: &&mut State| !matches!(old, State::Failed);
+        self.states.get_mut(id).filter(is_live).into_iter().for_each(|old| *old = state.clone());
         Ok(())
     }
 
@@ -110,6 +92,7 @@ impl Member {
             }
             plan.progress.placed.fetch_add(requests.len(), Ordering::Relaxed);
         }
+        self.target.relax();
         if !group.refused.is_empty() {
             news.push(News::Spread(block.definition, group.summary()));
         }
@@ -127,7 +110,8 @@ impl Member {
         let objects = self.target.objects.clone();
         for (id, definition) in plan.definitions.iter().enumerate() {
             let Place::Pattern { object, .. } = &definition.place else { continue };
-            for object in Choice::new(object.as_deref()).of(&objects, true) {
+            for at in Choice::new(object.as_deref()).of(&objects, true) {
+                let Some(object) = objects.all.get(at) else { continue };
                 let block = cache.catalogue.block(id, definition, object);
                 let group = inherited(block, object, found);
                 if !group.handles.is_empty() {

@@ -7,20 +7,23 @@
 //! small thread of its own moves the heartbeat, so that agents do not take a busy tool for a dead one.
 
 use super::catalogue::Catalogue;
+use super::check::{Verdict, View};
 use super::clock::Clock;
 use super::families::Families;
+use super::groups::{Matched, matched};
 use super::image::Image;
 use super::mail::Mail;
 use super::member::{Member, News, Plan, State};
 use super::modules::Message;
 use super::notice::{Notice, Options, Progress, Record};
 use super::objects::{Cache, Objects};
+use super::resolve::FetchSymbols;
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::{FunctionCounts, FunctionTally, Tally, add_functions, place_functions};
 use super::{HostError, Result, follow, hooks, inject, launch, maps, modules, process, scrub, settle};
 use crate::abi::{event, mail as state};
-use events::Definition;
+use events::{Definition, Place, compile};
 use std::ffi::OsString;
 use std::process::Child;
 use std::sync::Arc;
@@ -110,6 +113,41 @@ impl Trace {
             messages: Vec::new(),
             clock: Clock::start(),
         }
+    }
+
+    /// Why definitions cannot be placed in a process, as far as its files tell; it is not touched.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process, or it may not be looked at.
+    ///
+    /// ```
+    /// # #[cfg(feature = "local")] {
+    /// # use host_process::control::{Image, Options, Trace};
+    /// let definitions = vec![events::parse("p libc.so.6:malloc")?, events::parse("p libc.so.6:malloq*")?];
+    /// let mut trace = Trace::new(Image::parse(agent_image::IMAGE)?, definitions, Options::default());
+    /// let refused = trace.check(std::process::id().cast_signed())?;
+    /// assert_eq!((refused.len(), refused[0].0), (1, 1));
+    /// assert!(refused[0].1.contains("the nearest names: malloc"), "{}", refused[0].1);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check(&mut self, pid: i32) -> Result<Vec<(usize, String)>> {
+        let mut view = View::with(pid, &mut self.cache)?;
+        let mut refused = Vec::new();
+        for (index, definition) in self.plan.definitions.iter().enumerate() {
+            if let Place::Pattern { .. } = definition.place {
+                let objects = view.objects();
+                let nothing = matched(objects, index, definition, true, &mut self.cache.catalogue);
+                let wrong = compile(definition, &FetchSymbols(objects)).map_err(|error| error.to_string());
+                if let (Matched::Nothing(why), _) | (_, Err(why)) = (nothing, wrong) {
+                    refused.push((index, why));
+                }
+            } else if let Verdict::Refused(why) = view.check(definition) {
+                refused.push((index, why));
+            }
+        }
+        Ok(refused)
     }
 
     /// Starts a command with the probes in it.
