@@ -131,13 +131,15 @@ impl Buckets {
         Ok(None)
     }
 
-    /// Value first, then key: see [`sync::table`].
+    /// Key and value together: nobody looks for a key before what it stands for is there, and it is not before this
+    /// returns. Of a key that is there already the value alone changes.
     fn write_each(&self, memory: &Memory, home: u64, changes: &[Change]) -> Result<()> {
         for change in changes {
             let at = self.at(home, change.bucket);
-            memory.write(at + 8, &change.value.to_le_bytes())?;
             if change.is_new {
-                memory.write(at, &change.key.to_le_bytes())?;
+                memory.write(at, &[change.key.to_le_bytes(), change.value.to_le_bytes()].concat())?;
+            } else {
+                memory.write(at + 8, &change.value.to_le_bytes())?;
             }
         }
         Ok(())
@@ -149,14 +151,11 @@ impl Buckets {
         let at = self.at(home, first.bucket);
         let mut bytes = vec![0; (last.bucket - first.bucket + 1) * BYTES];
         memory.read(at, &mut bytes)?;
-        let word_at = |change: &Change, offset: usize| {
-            let place = (change.bucket - first.bucket) * BYTES + offset;
-            place..place + 8
-        };
-        let put = |to: Option<&mut [u8]>, word: u64| to.into_iter().for_each(|to| to.copy_from_slice(&word.to_le_bytes()));
-        changes.iter().for_each(|change| put(bytes.get_mut(word_at(change, 8)), change.value));
-        memory.write(at, &bytes)?;
-        changes.iter().for_each(|change| put(bytes.get_mut(word_at(change, 0)), change.key));
+        for change in changes {
+            let place = (change.bucket - first.bucket) * BYTES;
+            let Some(bucket) = bytes.get_mut(place..place + BYTES) else { continue };
+            bucket.copy_from_slice(&[change.key.to_le_bytes(), change.value.to_le_bytes()].concat());
+        }
         memory.write(at, &bytes)
     }
 

@@ -13,7 +13,7 @@ use events::{Definition, Kind, Place};
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use symbols::{Function, Object, Pattern};
+use symbols::{Binding, Function, Object, Pattern};
 
 /// The longest name of an event, in bytes.
 const MAX_NAME: usize = 63;
@@ -152,13 +152,13 @@ impl Catalogue {
     }
 }
 
-/// The functions of an object that a pattern matches, by address; of several names of one function the most visible one
-/// that matches, with the fewest underscores.
+/// The functions of an object that a pattern matches, by address; of several names of one function one that others can
+/// see, if it matches, with the fewest underscores.
 pub(crate) fn matching(object: &Object, pattern: &Pattern) -> Vec<u32> {
     let functions = object.functions();
     let rank = |f: &Function| {
         let name = f.name();
-        (f.binding, name.len() - name.trim_start_matches('_').len(), name.len())
+        (f.binding == Binding::Local, name.len() - name.trim_start_matches('_').len(), name.len())
     };
     let mut found: Vec<u32> = Vec::new();
     let mut best = None;

@@ -15,7 +15,7 @@ use symbols::Pattern;
 
 /// How many functions are registered together: enough that what is done once for all of them costs nothing, and so few
 /// that what is kept meanwhile is no matter.
-pub(crate) const BATCH: usize = 1 << 14;
+pub(crate) const BATCH: usize = 1 << 15;
 
 /// What was refused, by reason.
 pub(crate) type Refused = BTreeMap<&'static str, usize>;

@@ -8,7 +8,7 @@ use hit::Site;
 
 const BYTES: usize = size_of::<Site>();
 /// More are not kept.
-const LIMIT: usize = 1 << 15;
+const LIMIT: usize = 1 << 16;
 
 /// Sites with consecutive indices.
 #[derive(Debug, Default)]
