@@ -84,12 +84,13 @@ impl Run<'_> {
     fn begin(&mut self) -> Result<()> {
         match self.args.pid {
             Some(pid) => {
-                let _progress = Progress::new(format!("placing {} probes in process {pid} …", self.definitions.len()));
+                let _progress = Progress::new(format!("placing probes in process {pid}"), Some(self.trace.progress()));
                 self.check_first(pid)?;
                 self.trace.attach(pid)?;
             }
             None => {
-                let _progress = Progress::new("starting the command and placing probes …".into());
+                let _progress =
+                    Progress::new("starting the command and placing probes".into(), Some(self.trace.progress()));
                 self.child = Some(self.trace.launch(&self.args.command)?);
             }
         }
@@ -208,7 +209,7 @@ impl Run<'_> {
     /// Takes the probes out, prints the rest and the summary, and waits for the command.
     fn end(mut self) -> Result<u8> {
         let tallies_before = {
-            let _progress = Progress::new("removing the probes …".into());
+            let _progress = Progress::new("removing the probes".into(), None);
             let placed = self.trace.tallies();
             match self.trace.detach() {
                 Ok(()) | Err(HostError::Gone { .. }) => {}

@@ -73,10 +73,7 @@ impl<'a, H: Host> Batch<'a, H> {
     }
 
     /// Where breakpoints are needed for certain requests.
-    pub(crate) fn addresses_of<'b>(
-        &'b self,
-        wanted: impl Fn(&Request) -> bool + 'b,
-    ) -> impl Iterator<Item = u64> + 'b {
+    pub(crate) fn addresses_of<'b>(&'b self, wanted: impl Fn(&Request) -> bool + 'b) -> impl Iterator<Item = u64> + 'b {
         let those = self.requests.iter().enumerate().filter(move |(_, request)| wanted(request));
         those.flat_map(|(index, _)| self.place(index).0).copied()
     }
@@ -95,13 +92,7 @@ impl Registry {
         Ok(())
     }
 
-    fn check_one<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: usize,
-        request: &Request,
-        batch: &mut Batch<'_, H>,
-    ) -> Place {
+    fn check_one<H: Host>(&mut self, host: &mut H, index: usize, request: &Request, batch: &mut Batch<'_, H>) -> Place {
         let (addresses, scheme) = self.addresses(host, request)?;
         for &address in &addresses {
             let ready = batch.sites.contains_key(&address)

@@ -69,7 +69,9 @@ impl Functions {
 
     /// Refuses an instruction that is not the one that was proved to begin here.
     pub(crate) fn check_same<H: Host>(&mut self, host: &mut H, address: u64, now: &[u8]) -> Result<(), Error> {
-        self.check(host, address, |known| known.check_same(address, now).and_then(|()| known.check_boundary::<H::Isa>(address)))
+        self.check(host, address, |known| {
+            known.check_same(address, now).and_then(|()| known.check_boundary::<H::Isa>(address))
+        })
     }
 
     /// What `look` makes of the function around `address`: its code, and where that begins.

@@ -121,6 +121,8 @@ impl Registry {
             }
         }
         host.flush().map_err(|error| (0, error))?;
+        // Built from what is in order, a tree of sites is as small as can be.
+        let mut fresh: Vec<(u64, SiteRecord)> = Vec::new();
         for (request, site) in made {
             let address = site.record.data.address;
             if let Err(error) = site.publish(host) {
@@ -129,9 +131,15 @@ impl Registry {
                 batch.refuse_at(address, request, error)?;
                 continue;
             }
-            if let Some(old) = self.sites.insert(address, site.record) {
+            if let Some(old) = self.sites.remove(&address) {
                 self.abandon(host, old);
             }
+            fresh.push((address, site.record));
+        }
+        if fresh.len() > self.sites.len() / 4 {
+            self.sites.append(&mut fresh.into_iter().collect());
+        } else {
+            self.sites.extend(fresh);
         }
         host.flush().map_err(|error| (0, error))
     }
@@ -299,16 +307,15 @@ impl Registry {
     }
 
     fn handles<H: Host>(&self, batch: Batch<'_, H>, stored: &[Stored]) -> Vec<Result<Handle, Error>> {
-        let mut members = stored.iter().map(|s| s.member);
+        let mut stored = stored;
         let handle = |(request, place): (&Request, Result<(Vec<u64>, Option<ReturnScheme>), Error>)| {
             let (addresses, scheme) = place?;
             let site = addresses.first().and_then(|a| self.sites.get(a));
             let step = site.map_or(Placement::Boosted, SiteRecord::placement);
-            Ok(Handle {
-                members: members.by_ref().take(addresses.len()).collect(),
-                address: request.address,
-                placement: summary(&request.kind, scheme, step),
-            })
+            let (own, others) = stored.split_at_checked(addresses.len()).unwrap_or((stored, &[]));
+            stored = others;
+            let members: Vec<Member> = own.iter().map(|s| s.member).collect();
+            Ok(Handle::new(&members, request.address, summary(&request.kind, scheme, step)))
         };
         batch.requests.iter().zip(batch.places).map(handle).collect()
     }

@@ -192,7 +192,7 @@ impl Registry {
         host: &mut H,
         handles: impl IntoIterator<Item = &'a Handle>,
     ) -> Result<(), Error> {
-        self.take_off(host, handles.into_iter().flat_map(|h| h.members.iter().copied()))
+        self.take_off(host, handles.into_iter().flat_map(Handle::members))
     }
 
     /// Switches probes on or off, without taking them off: they keep their places in their chains. Where no other probe is
@@ -204,7 +204,7 @@ impl Registry {
     /// When the target cannot be written, or its code has changed meanwhile: probes that are to be switched on there stay
     /// off.
     pub fn enable<H: Host>(&mut self, host: &mut H, handles: &[Handle], on: bool) -> Result<(), Error> {
-        self.switch(host, handles.iter().flat_map(|h| h.members.iter().copied()), on)
+        self.switch(host, handles.iter().flat_map(Handle::members), on)
     }
 
     /// Takes everything off that lies in `range`, which is mapped no longer: nothing is restored there. The places of

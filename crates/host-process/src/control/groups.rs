@@ -75,7 +75,12 @@ pub(crate) fn sentence(functions: usize, refused: &Refused) -> String {
     if many == 0 {
         return format!("{} function{} probed", grouped(functions), if functions == 1 { "" } else { "s" });
     }
-    let mut text = format!("{} functions, {} probed, {} refused:", grouped(functions), grouped(functions - many.min(functions)), grouped(many));
+    let mut text = format!(
+        "{} functions, {} probed, {} refused:",
+        grouped(functions),
+        grouped(functions - many.min(functions)),
+        grouped(many)
+    );
     let mut reasons: Vec<_> = refused.iter().collect();
     reasons.sort_by_key(|&(_, count)| core::cmp::Reverse(*count));
     for (n, (reason, count)) in reasons.into_iter().enumerate() {
@@ -123,11 +128,7 @@ impl Choice {
             Self::First => all.take(if complete { usize::MAX } else { 1 }).collect(),
             Self::Named(name) => objects.all.iter().position(|o| o.is_called(name)).into_iter().collect(),
             Self::All(pattern) => {
-                let matches = |o: &Mapped| {
-                    let names = [Some(o.path.as_str()), Some(o.base_name()), o.object.soname()];
-                    names.into_iter().flatten().any(|name| pattern.is_match(name))
-                };
-                all.filter(|&at| objects.all.get(at).is_some_and(matches)).collect()
+                all.filter(|&at| objects.all.get(at).is_some_and(|o| o.is_matched_by(pattern))).collect()
             }
         }
     }

@@ -326,7 +326,9 @@ impl Member {
         let placed = self.registry.register_each(&mut self.target, &requests).map_err(HostError::Probe)?;
         for (id, placed) in ids.into_iter().zip(placed) {
             match placed {
-                Ok(handle) => self.states.get_mut(id).into_iter().for_each(|state| *state = State::Placed(handle.clone())),
+                Ok(handle) => {
+                    self.states.get_mut(id).into_iter().for_each(|state| *state = State::Placed(handle.clone()))
+                }
                 Err(error) => self.fail(id, error.to_string(), news),
             }
         }

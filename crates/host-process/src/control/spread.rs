@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use sync::primitive::Ordering;
 
+/// After so many functions in one object there is memory to be given back.
+const MANY: usize = 4096;
+
 impl Member {
     /// Places a pattern in the objects where it is not placed yet. To be called whenever the objects have changed.
     pub(crate) fn spread(
@@ -69,8 +72,10 @@ impl Member {
             if batch.is_empty() {
                 break;
             }
-            let request = |&(at, vaddr): &(u32, u64)| {
-                Request { address: object.to_target(vaddr), id: block.event(at as usize), ..like.clone() }
+            let request = |&(at, vaddr): &(u32, u64)| Request {
+                address: object.to_target(vaddr),
+                id: block.event(at as usize),
+                ..like.clone()
             };
             let requests: Vec<Request> = batch.iter().map(request).collect();
             let placed = self.registry.register_each(&mut self.target, &requests);
@@ -92,7 +97,9 @@ impl Member {
             }
             plan.progress.placed.fetch_add(requests.len(), Ordering::Relaxed);
         }
-        self.target.relax();
+        if group.block.len() >= MANY {
+            self.target.relax();
+        }
         if !group.refused.is_empty() {
             news.push(News::Spread(block.definition, group.summary()));
         }

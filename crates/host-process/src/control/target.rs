@@ -226,12 +226,17 @@ impl Target {
     /// Changes a field of a site.
     fn set_site(&mut self, index: u32, offset: usize, value: u32) -> core::result::Result<(), Error> {
         let at = self.place::<Site>(offset_of!(Home, sites), index, "sites", SITES)?;
-        if self.recent.set(index, offset, value) { Ok(()) } else { self.store(at + offset as u64, &value.to_le_bytes()) }
+        if self.recent.set(index, offset, value) {
+            Ok(())
+        } else {
+            self.store(at + offset as u64, &value.to_le_bytes())
+        }
     }
 
-    /// Frees what is kept for the next registrations.
+    /// Frees what is kept for the next registrations, after a large one.
     pub(crate) fn relax(&mut self) {
         self.recent = Recent::default();
+        give_back();
     }
 
     /// Makes all writes that were kept back. First what the tables hold, then how much of it is in use, and where it is found.
@@ -439,6 +444,16 @@ fn has_fs_base() -> bool {
     let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP2) };
     capabilities & FSGSBASE != 0
 }
+
+/// Gives the memory back that the allocator keeps for itself: after a large batch that is more than what the batch has left.
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    // SAFETY: it looks at what is free, and takes it from nobody.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+const fn give_back() {}
 
 /// `jmp [rip]`, and where to.
 fn far_jump(to: u64) -> Vec<u8> {

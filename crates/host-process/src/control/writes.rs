@@ -35,7 +35,9 @@ impl Writes {
     /// Makes all writes.
     pub(crate) fn flush(&mut self, memory: &Memory) -> Result<()> {
         let mut result = Ok(());
-        self.neighbours(|address, bytes| result = core::mem::replace(&mut result, Ok(())).and_then(|()| memory.write(address, bytes)));
+        self.neighbours(|address, bytes| {
+            result = core::mem::replace(&mut result, Ok(())).and_then(|()| memory.write(address, bytes))
+        });
         // What a small registration needs is kept for the next.
         self.runs.clear();
         self.bytes.clear();
@@ -93,10 +95,10 @@ mod tests {
 
     #[test]
     fn neighbours_are_written_together_in_whatever_order_they_come() {
-        assert_eq!(made(&[(104, &[3, 4]), (10, &[9]), (100, &[1, 2, 3, 4]), (106, &[5])]), [
-            (10, vec![9]),
-            (100, vec![1, 2, 3, 4, 3, 4, 5])
-        ]);
+        assert_eq!(
+            made(&[(104, &[3, 4]), (10, &[9]), (100, &[1, 2, 3, 4]), (106, &[5])]),
+            [(10, vec![9]), (100, vec![1, 2, 3, 4, 3, 4, 5])]
+        );
         assert_eq!(made(&[]), []);
     }
 
