@@ -12,7 +12,7 @@ use hit::{Kind, MAX_CHAIN};
 pub(crate) type At<T> = Result<T, (usize, Error)>;
 
 /// Where the breakpoints of a request are needed, or why it is refused.
-type Place = Result<(Vec<u64>, Option<ReturnScheme>), Error>;
+pub(crate) type Place = Result<(Vec<u64>, Option<ReturnScheme>), Error>;
 
 /// What is to be registered, as far as it was looked at.
 pub(crate) struct Batch<'a, H: Host> {

@@ -1,6 +1,6 @@
 //! Registering a batch: check all, prepare all, then make it visible; see the crate's documentation for why so.
 
-use crate::batch::{At, Batch, role};
+use crate::batch::{At, Batch, Place, role};
 use crate::code::patch;
 use crate::host::{Host, Isa, ProbeData, ReturnScheme, SiteData};
 use crate::registry::summary;
@@ -308,7 +308,7 @@ impl Registry {
 
     fn handles<H: Host>(&self, batch: Batch<'_, H>, stored: &[Stored]) -> Vec<Result<Handle, Error>> {
         let mut stored = stored;
-        let handle = |(request, place): (&Request, Result<(Vec<u64>, Option<ReturnScheme>), Error>)| {
+        let handle = |(request, place): (&Request, Place)| {
             let (addresses, scheme) = place?;
             let site = addresses.first().and_then(|a| self.sites.get(a));
             let step = site.map_or(Placement::Boosted, SiteRecord::placement);

@@ -2,8 +2,6 @@
 
 use crate::jump::Jump;
 use crate::{Error, Host, Placement, SiteData, Stepping};
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use hit::ORIGINAL_BYTES;
 
@@ -154,7 +152,7 @@ pub(crate) struct Bits {
     /// Bits from here on were never used.
     fresh: u32,
     /// Bits that were given back, the longest ago first. Few sites have some.
-    free: Option<Box<VecDeque<u32>>>,
+    free: Vec<u8>,
     /// So many first bits belong to inherited probes, until the last of these is gone: nobody has said which to which.
     inherited: u32,
 }
@@ -163,17 +161,17 @@ impl Bits {
     /// The first `count` bits are those of inherited probes.
     pub(crate) fn inherited(count: u32) -> Self {
         let count = count.min(BITS);
-        Self { fresh: count, free: None, inherited: count }
+        Self { fresh: count, free: Vec::new(), inherited: count }
     }
 
     /// How many more return probes there can be.
     pub(crate) fn available(&self) -> usize {
-        (BITS - self.fresh) as usize + self.free.as_ref().map_or(0, |free| free.len())
+        (BITS - self.fresh) as usize + self.free.len()
     }
 
     pub(crate) fn take(&mut self) -> Option<u32> {
         if self.fresh == BITS {
-            return self.free.as_mut()?.pop_front();
+            return (!self.free.is_empty()).then(|| u32::from(self.free.remove(0)));
         }
         self.fresh += 1;
         Some(self.fresh - 1)
@@ -181,14 +179,12 @@ impl Bits {
 
     /// Gives a bit back that no handler has seen.
     pub(crate) fn untake(&mut self, bit: u32) {
-        self.free.get_or_insert_default().push_front(bit);
+        self.free.insert(0, bit as u8);
     }
 
     /// Gives bits back that activations may still bear.
     fn give_back(&mut self, bits: impl IntoIterator<Item = u32>) {
-        for bit in bits {
-            self.free.get_or_insert_default().push_back(bit);
-        }
+        self.free.extend(bits.into_iter().map(|bit| bit as u8));
     }
 }
 

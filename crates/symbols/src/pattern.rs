@@ -28,6 +28,9 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 /// let pattern = Pattern::new("mem*");
 /// assert!(pattern.matches("memcpy") && !pattern.matches("wmemcpy"));
 /// assert_eq!(pattern.name(), None);
+/// // No mangled name is looked into here.
+/// assert!(pattern.is_match("memcpy") && Pattern::new("ns::*").matches("_ZN2ns1fEi"));
+/// assert!(!Pattern::new("ns::*").is_match("_ZN2ns1fEi"));
 /// // What can match no more than one name.
 /// assert_eq!(Pattern::new(r"operator new\[]").name().as_deref(), Some("operator new[]"));
 /// // What a name would have to be like, for whoever looks for the one that was meant.

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::memory::changed_text;
-use crate::harness::run::{Running, wait_until};
+use crate::harness::run::{Running, signal, wait_until};
 use crate::harness::trace::{assert_same_run, bare, command, kprobe, trace_within};
 use crate::harness::{Target, Tracer, counts, need, program, python, run};
 
@@ -89,7 +89,7 @@ fn a_target_that_dies_while_it_is_armed_ends_the_trace() {
         tool.args(["trace", "-c", "-e", "p *:*", "-p"]).arg(target.pid().to_string());
         let mut running = Running::start(tool);
         std::thread::sleep(Duration::from_millis(milliseconds));
-        crate::harness::run::signal(target.pid(), "KILL");
+        signal(target.pid(), "KILL");
         wait_until("the tool ends with its target", || running.has_ended());
         let finished = running.finish(LONG);
         assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);

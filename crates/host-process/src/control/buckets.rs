@@ -72,9 +72,9 @@ impl Buckets {
         changes.sort_by_key(|change| change.bucket);
         for changes in changes.chunk_by(|a, b| a.bucket / WINDOW == b.bucket / WINDOW) {
             if changes.len() < MANY {
-                self.write_each(memory, home, changes)?
+                self.write_each(memory, home, changes)?;
             } else {
-                self.write_window(memory, home, changes)?
+                self.write_window(memory, home, changes)?;
             }
         }
         Ok(())

@@ -325,11 +325,10 @@ impl Member {
         let (ids, requests): (Vec<usize>, Vec<Request>) = batch.into_iter().unzip();
         let placed = self.registry.register_each(&mut self.target, &requests).map_err(HostError::Probe)?;
         for (id, placed) in ids.into_iter().zip(placed) {
-            match placed {
-                Ok(handle) => {
-                    self.states.get_mut(id).into_iter().for_each(|state| *state = State::Placed(handle.clone()))
-                }
-                Err(error) => self.fail(id, error.to_string(), news),
+            match (placed, self.states.get_mut(id)) {
+                (Ok(handle), Some(state)) => *state = State::Placed(handle),
+                (Ok(_), None) => {}
+                (Err(error), _) => self.fail(id, error.to_string(), news),
             }
         }
         Ok(())

@@ -587,7 +587,9 @@ impl Trace {
     ///     trace.service()?;
     /// }
     /// # child.wait()?;
+    /// let placed = trace.progress().placed.load(std::sync::atomic::Ordering::Relaxed);
     /// let functions = trace.functions();
+    /// assert!(placed > functions.len(), "those that were not hit are not listed");
     /// let sum: u64 = functions.iter().map(|function| function.tally.hits).sum();
     /// assert_eq!(sum, trace.tallies()[0].hits);
     /// let first = &trace.take_records()[0];

@@ -34,10 +34,7 @@ impl Writes {
 
     /// Makes all writes.
     pub(crate) fn flush(&mut self, memory: &Memory) -> Result<()> {
-        let mut result = Ok(());
-        self.neighbours(|address, bytes| {
-            result = core::mem::replace(&mut result, Ok(())).and_then(|()| memory.write(address, bytes))
-        });
+        let result = self.neighbours(|address, bytes| memory.write(address, bytes));
         // What a small registration needs is kept for the next.
         self.runs.clear();
         self.bytes.clear();
@@ -47,7 +44,7 @@ impl Writes {
     }
 
     /// Puts together what touches or overlaps; of two writes to the same byte the later one is made.
-    fn neighbours(&mut self, mut write: impl FnMut(u64, &[u8])) {
+    fn neighbours(&self, mut write: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut order: Vec<u32> = (0..self.runs.len() as u32).collect();
         order.sort_by_key(|&n| self.runs.get(n as usize).map_or(0, |run| run.0));
         let run = |n: u32| self.runs.get(n as usize).copied().unwrap_or_default();
@@ -75,9 +72,10 @@ impl Writes {
                     to.copy_from_slice(source);
                 }
             }
-            write(start, &together);
+            write(start, &together)?;
             rest = others;
         }
+        Ok(())
     }
 }
 
@@ -89,7 +87,11 @@ mod tests {
         let memory = Memory::open(std::process::id().cast_signed()).unwrap();
         let (mut writes, mut made) = (Writes::default(), Vec::new());
         runs.iter().for_each(|(address, bytes)| writes.put(&memory, *address, bytes).unwrap());
-        writes.neighbours(|address, bytes| made.push((address, bytes.to_vec())));
+        let keep = |address, bytes: &[u8]| {
+            made.push((address, bytes.to_vec()));
+            Ok(())
+        };
+        writes.neighbours(keep).unwrap();
         made
     }
 
