@@ -155,7 +155,7 @@ pub(crate) fn stands<H: Host>(host: &mut H, address: u64) -> bool {
     host.read(address, &mut now).is_ok() && now == [H::Isa::BREAKPOINT]
 }
 
-/// Writes text, if there is something to write.
+/// Writes text, if there is something to write, when what the tables say of it is there.
 pub(crate) fn patch<H: Host>(host: &mut H, bytes: &[(u64, u8)]) -> Result<(), Error> {
-    if bytes.is_empty() { Ok(()) } else { host.patch(bytes) }
+    if bytes.is_empty() { Ok(()) } else { host.flush().and_then(|()| host.patch(bytes)) }
 }

@@ -620,7 +620,6 @@ impl kprobes::Host for Target {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.write_all().map_err(failed)?;
         // Bytes that follow each other by one system call: the order within a step does not matter.
         for run in bytes.chunk_by(|a, b| a.0 + 1 == b.0) {
             let Some(&(first, _)) = run.first() else { continue };
