@@ -46,7 +46,7 @@ pub const SITES: usize = 1 << 18;
 /// Probes.
 pub const PROBES: usize = 1 << 18;
 /// Events: ids of counters.
-pub const EVENTS: usize = 1 << 18;
+pub const EVENTS: usize = 1 << 17;
 /// Instances of return probes.
 pub const INSTANCES: usize = 1 << 16;
 /// Bytes for fetch programs.
