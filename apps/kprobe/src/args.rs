@@ -9,6 +9,7 @@ EXAMPLES
   kprobe trace -e 'p:open libc.so.6:openat path=+0($arg2):string' -e 'r:ret libc.so.6:openat fd=$retval:s32' -- ls /
   kprobe trace -c -e 'p libc.so.6:malloc' -e 'p libc.so.6:free' -p 4711 --duration 10
   kprobe trace -f -e @probes.txt -o trace.txt -- make
+  kprobe trace -c -e 'p libc.so.6:mem*' -- ls       # every function that matches; '*:*' is all of all objects
   kprobe list /usr/bin/python3 'Py*Alloc*'
   kprobe check -e 'r libc.so.6:openat' -p 4711
   kprobe trace --module open-failures.ko,limit=10 -- ls /nonexistent
@@ -18,6 +19,8 @@ LINES are those of Linux's kprobe_events and uprobe_events:
   p[:[GRP/]EVENT] WHERE [[NAME=]FETCH[:TYPE]]…     a probe on an instruction
   r[MAXACTIVE][:[GRP/]EVENT] WHERE [ARGS]          a probe on a function's return (also WHERE%return)
   WHERE  [OBJECT:]SYMBOL[+OFFSET] | PATH:0xFILEOFFSET | [OBJECT:]0xADDRESS
+         [OBJECT:]SYMBOL with * ? or [a-z] in either, not in quotes: each function that matches, with an event of
+         its own name; with :EVENT one event for all. Functions that cannot be probed are left out and counted.
   FETCH  %REG $argN $retval $stack $stackN $comm @ADDR @SYM[+-OFF] +|-[u]OFF(FETCH) \\IMM
   TYPE   u8…u64 s8…s64 x8…x64 char string ustring symbol bWIDTH@OFFSET/SIZE, each with [COUNT]
 
@@ -159,7 +162,7 @@ pub(crate) struct ListArgs {
     /// An ELF file; or, with -p, a pattern.
     #[arg(value_name = "FILE|PATTERN")]
     pub(crate) file: Option<String>,
-    /// Only these names: with *, ? or [] a glob, else the name itself.
+    /// Only these names: with *, ? or [] a glob, else the name itself; also OBJECT:NAME.
     #[arg(value_name = "PATTERN")]
     pub(crate) pattern: Option<String>,
 }

@@ -4,7 +4,7 @@ use crate::args::CheckArgs;
 use crate::definitions;
 use crate::status::{FAILURE, Usage};
 use anyhow::Result;
-use host_process::control::{Verdict, View};
+use host_process::control::{Verdict, View, title};
 use std::io::Write;
 use std::path::Path;
 
@@ -15,22 +15,38 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     let mut status = 0;
     for definition in &definitions {
-        let name = definition.event_name();
-        match view.check(definition) {
-            Verdict::Placed { address, place, how, instruction, note } => {
-                writeln!(out, "{name}: {place} at {address:#x}: {how}  | {instruction}")?;
-                if let Some(note) = note {
-                    writeln!(out, "{name}: note: {note}")?;
-                }
-            }
-            Verdict::Pending(object) => writeln!(out, "{name}: waits until {object} is loaded")?,
-            Verdict::Refused(why) => {
-                status = FAILURE;
-                writeln!(out, "{name}: refused: {why}")?;
-            }
+        let name = title(definition);
+        if one(&mut out, &name, &view.check(definition))? {
+            status = FAILURE;
         }
     }
     Ok(status)
+}
+
+/// What would become of one probe; true when it would be refused.
+fn one(out: &mut dyn Write, name: &str, verdict: &Verdict) -> Result<bool> {
+    match verdict {
+        Verdict::Placed { address, place, how, instruction, note } => {
+            writeln!(out, "{name}: {place} at {address:#x}: {how}  | {instruction}")?;
+            if let Some(note) = note {
+                writeln!(out, "{name}: note: {note}")?;
+            }
+        }
+        Verdict::Matched(functions) => matched(out, name, functions)?,
+        Verdict::Pending(object) => writeln!(out, "{name}: waits until {object} is loaded")?,
+        Verdict::Refused(why) => writeln!(out, "{name}: refused: {why}")?,
+    }
+    Ok(matches!(verdict, Verdict::Refused(_)))
+}
+
+/// The functions of a pattern, and how many can be probed: one that cannot is no failure.
+fn matched(out: &mut dyn Write, name: &str, functions: &[(String, Verdict)]) -> Result<()> {
+    let mut refused = 0;
+    for (name, verdict) in functions {
+        refused += usize::from(one(out, name, verdict)?);
+    }
+    let probed = functions.len() - refused;
+    Ok(writeln!(out, "{name}: {} functions, {probed} can be probed, {refused} are refused", functions.len())?)
 }
 
 /// A process, or a file.

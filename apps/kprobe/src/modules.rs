@@ -61,7 +61,7 @@ fn empty_trace() -> Result<Trace> {
 fn finish(trace: &mut Trace, pid: i32) -> Result<()> {
     for notice in trace.take_notices() {
         match notice {
-            Notice::Note(text) => say(&text),
+            Notice::Note(text) | Notice::Spread { what: text, .. } => say(&text),
             Notice::Refused { why, .. } | Notice::Failed { why, .. } => say(&why),
         }
     }

@@ -5,7 +5,7 @@ use crate::modules;
 use anyhow::{Context, Result};
 use events::{Definition, Line, Location, Program, Schema, Site, Value, compile, decode, write_json, write_text};
 use host_process::control::modules::Message;
-use host_process::control::{Clock, Objects, Record};
+use host_process::control::{Objects, Record, Trace, title};
 use std::fs::File;
 use std::io::{BufWriter, Write, stderr};
 use std::path::Path;
@@ -59,7 +59,7 @@ impl Output {
         };
         let event = |d: &Definition| {
             let Program { schema, .. } = compile(d, &NoSymbols).map_err(|e| crate::status::Usage(e.to_string()))?;
-            Ok(Event { name: d.event_name(), group: d.group_name(), schema })
+            Ok(Event { name: title(d), group: d.group_name(), schema })
         };
         let events = definitions.iter().map(event).collect::<Result<Vec<_>>>()?;
         let limit = limit.unwrap_or(u64::MAX);
@@ -90,13 +90,9 @@ impl Output {
 
     /// Takes records and messages of modules in; prints those that no older one can follow any more, in the order of time.
     /// `horizon` is the counter before which all have been collected; `None` at the end.
-    pub(crate) fn records(
-        &mut self,
-        records: Vec<Record>,
-        messages: Vec<Message>,
-        clock: &Clock,
-        horizon: Option<u64>,
-    ) -> Result<()> {
+    pub(crate) fn records(&mut self, trace: &mut Trace, horizon: Option<u64>) -> Result<()> {
+        let (records, messages) = (trace.take_records(), trace.take_messages());
+        let clock = &trace.clock;
         self.waiting.extend(records);
         self.waiting.sort_by_key(|r| r.time);
         self.messages.extend(messages);
@@ -107,7 +103,7 @@ impl Output {
         for record in &ready {
             self.messages_before(clock.nanoseconds(record.time))?;
             if !self.is_full() {
-                self.record(record, clock)?;
+                self.record(record, trace)?;
             }
         }
         let said = self.messages_before(if horizon.is_some() { clock.nanoseconds(settled) } else { u64::MAX })?;
@@ -128,8 +124,9 @@ impl Output {
         Ok(!ready.is_empty())
     }
 
-    fn record(&mut self, record: &Record, clock: &Clock) -> Result<()> {
-        let Some(event) = self.events.get(record.event) else { return Ok(()) };
+    fn record(&mut self, record: &Record, trace: &Trace) -> Result<()> {
+        let Some((definition, name)) = trace.event(record.event) else { return Ok(()) };
+        let Some(event) = self.events.get(definition) else { return Ok(()) };
         let values = decode(&event.schema, &record.payload);
         let values: Vec<(&str, Value)> = event.schema.fields.iter().map(|f| f.name.as_str()).zip(values).collect();
         let at = |address: u64| record.objects.symbolize(address);
@@ -145,8 +142,8 @@ impl Output {
             tid: record.tid.cast_unsigned(),
             pid: record.pid.cast_unsigned(),
             cpu: record.cpu,
-            time_ns: clock.nanoseconds(record.time),
-            event: &event.name,
+            time_ns: trace.clock.nanoseconds(record.time),
+            event: name.as_ref().unwrap_or(&event.name),
             group: &event.group,
             location,
             values: &values,

@@ -7,7 +7,7 @@ use crate::status::{FAILURE, SIGNAL, say};
 use crate::{definitions, modules, report};
 use anyhow::{Result, bail};
 use events::Definition;
-use host_process::control::{HostError, Image, Notice, Options, Trace, Verdict, View};
+use host_process::control::{HostError, Image, Notice, Options, Trace};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
@@ -84,12 +84,13 @@ impl Run<'_> {
     fn begin(&mut self) -> Result<()> {
         match self.args.pid {
             Some(pid) => {
-                let _progress = Progress::new(format!("placing {} probes in process {pid} …", self.definitions.len()));
+                let _progress = Progress::new(format!("placing probes in process {pid}"), Some(self.trace.progress()));
                 self.check_first(pid)?;
                 self.trace.attach(pid)?;
             }
             None => {
-                let _progress = Progress::new("starting the command and placing probes …".into());
+                let _progress =
+                    Progress::new("starting the command and placing probes".into(), Some(self.trace.progress()));
                 self.child = Some(self.trace.launch(&self.args.command)?);
             }
         }
@@ -103,15 +104,10 @@ impl Run<'_> {
     }
 
     /// What can be refused is refused before anything of the process is touched.
-    fn check_first(&self, pid: i32) -> Result<()> {
-        let mut view = View::of_process(pid)?;
-        let mut refused = Vec::new();
-        for (index, definition) in self.definitions.iter().enumerate() {
-            if let Verdict::Refused(why) = view.check(definition) {
-                refused.push(format!("{}: {why}", self.output.event(index).0));
-            }
-        }
-        if refused.is_empty() { Ok(()) } else { bail!(refused.join("\n")) }
+    fn check_first(&mut self, pid: i32) -> Result<()> {
+        let refused = self.trace.check(pid)?;
+        let told = |(index, why): (usize, String)| format!("{}: {why}", self.output.event(index).0);
+        if refused.is_empty() { Ok(()) } else { bail!(refused.into_iter().map(told).collect::<Vec<_>>().join("\n")) }
     }
 
     /// The events that could not be placed before anything had run, if there are any.
@@ -119,7 +115,7 @@ impl Run<'_> {
         let refusal = |n: &Notice| match n {
             Notice::Failed { event, why, fatal: true, .. } => Some(format!("{}: {why}", self.output.event(*event).0)),
             Notice::Refused { why, fatal: true, .. } => Some(why.clone()),
-            Notice::Failed { .. } | Notice::Refused { .. } | Notice::Note(_) => None,
+            _ => None,
         };
         let all: Vec<String> = notices.iter().filter_map(refusal).collect();
         (!all.is_empty()).then(|| all.join("\n"))
@@ -138,6 +134,9 @@ impl Run<'_> {
         for notice in notices {
             match notice {
                 Notice::Note(text) => say(&text),
+                // With -f, of each program; the summary says it at the end.
+                Notice::Spread { .. } if self.args.follow => {}
+                Notice::Spread { event, what } => say(&format!("{}: {what}", self.output.event(event).0)),
                 // With -f, most programs have not what is probed; said at the end if none had it.
                 Notice::Failed { event, why, .. } if self.args.follow => {
                     self.not_placed.entry(event).or_insert(why);
@@ -179,8 +178,8 @@ impl Run<'_> {
             bail!(why);
         }
         self.say_all(notices);
-        let (records, messages) = (self.trace.take_records(), self.trace.take_messages());
-        self.output.records(records, messages, &self.trace.clock, Some(self.trace.horizon()))?;
+        let horizon = self.trace.horizon();
+        self.output.records(&mut self.trace, Some(horizon))?;
         if !self.told_waiting && first_program > PATIENCE {
             self.told_waiting = true;
             self.tell_waiting();
@@ -210,7 +209,7 @@ impl Run<'_> {
     /// Takes the probes out, prints the rest and the summary, and waits for the command.
     fn end(mut self) -> Result<u8> {
         let tallies_before = {
-            let _progress = Progress::new("removing the probes …".into());
+            let _progress = Progress::new("removing the probes".into(), None);
             let placed = self.trace.tallies();
             match self.trace.detach() {
                 Ok(()) | Err(HostError::Gone { .. }) => {}
@@ -235,8 +234,7 @@ impl Run<'_> {
     }
 
     fn print_rest(&mut self, placed: Vec<host_process::control::Tally>) -> Result<()> {
-        let (records, messages) = (self.trace.take_records(), self.trace.take_messages());
-        self.output.records(records, messages, &self.trace.clock, None)?;
+        self.output.records(&mut self.trace, None)?;
         let mut tallies = self.trace.tallies();
         for (tally, before) in tallies.iter_mut().zip(placed) {
             tally.placed = before.placed;
@@ -255,7 +253,7 @@ impl Run<'_> {
         if self.definitions.is_empty() {
             return Ok(());
         }
-        report::summary(&mut self.output, &self.definitions, &tallies)
+        report::summary(&mut self.output, &self.definitions, &tallies, &self.trace.functions())
     }
 
     fn wait_for_command(&mut self) -> u8 {

@@ -72,6 +72,13 @@ pub enum Place {
         /// The address: absolute, or as in the object's symbol table.
         addr: u64,
     },
+    /// `[OBJECT:]SYMBOL` with `*`, `?` or `[…]` in it, not in quotes: every function that matches.
+    Pattern {
+        /// Which objects: a glob for a path, a soname or a base name. `\\` takes the next character as it is.
+        object: Option<String>,
+        /// Which functions: a glob.
+        name: String,
+    },
     /// Wherever the named event is: a removal that names no place.
     Anywhere,
 }
@@ -389,6 +396,7 @@ impl Definition {
             Place::Symbol { symbol, offset, .. } => format!("{letter}_{symbol}_{offset}"),
             Place::Address { addr, .. } => format!("{letter}_{addr:#x}"),
             Place::FileOffset { path, offset } => format!("p_{}_{offset:#x}", file_stem(path)),
+            Place::Pattern { name, .. } => format!("{letter}_{name}"),
             Place::Anywhere => String::new(),
         };
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(MAX_EVENT_NAME).collect()
@@ -405,7 +413,9 @@ impl Definition {
     #[must_use]
     pub fn object(&self) -> Option<&str> {
         match &self.place {
-            Place::Symbol { object, .. } | Place::Address { object, .. } => object.as_deref(),
+            Place::Symbol { object, .. } | Place::Address { object, .. } | Place::Pattern { object, .. } => {
+                object.as_deref()
+            }
             Place::FileOffset { path, .. } => Some(path),
             Place::Anywhere => None,
         }
@@ -443,12 +453,13 @@ impl fmt::Display for Definition {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Symbol { object: Some(object), .. } | Self::Address { object: Some(object), .. } = self {
-            quoted(f, object, &[':'])?;
+            // An address is an address, whatever stands before it.
+            quoted_if(f, object, &[':'], matches!(self, Self::Symbol { .. }) && is_live(object))?;
             f.write_str(":")?;
         }
         match self {
             Self::Symbol { symbol, offset, .. } => {
-                quoted(f, symbol, &[':', '+', '-', '%'])?;
+                quoted_if(f, symbol, &[':', '+', '-', '%'], is_live(symbol))?;
                 if *offset == 0 { Ok(()) } else { write!(f, "+{offset:#x}") }
             }
             Self::Address { addr, .. } => write!(f, "{addr:#x}"),
@@ -456,15 +467,64 @@ impl fmt::Display for Place {
                 quoted(f, path, &[])?;
                 write!(f, ":{offset:#x}")
             }
+            Self::Pattern { object, name } => {
+                if let Some(object) = object {
+                    glob(f, object, &[':'])?;
+                    f.write_str(":")?;
+                }
+                glob(f, name, &[':', '+', '-', '%'])
+            }
             Self::Anywhere => Ok(()),
         }
     }
 }
 
+/// Writes a part of a pattern: as it is, or, where it stands for one name, as that name.
+fn glob(f: &mut fmt::Formatter<'_>, glob: &str, special: &[char]) -> fmt::Result {
+    if is_live(glob) {
+        return f.write_str(glob);
+    }
+    let mut name = String::new();
+    let mut characters = glob.chars();
+    while let Some(character) = characters.next() {
+        name.extend(if character == '\\' { characters.next() } else { Some(character) });
+    }
+    quoted_if(f, &name, special, is_live(&name))
+}
+
+/// Whether a glob can match more than one name: it has a `*`, a `?` or a `[…]` that is not escaped.
+///
+/// Names have such characters too: `main.(*T).Run` is a function of Go, `operator*` one of C++. These alone make no
+/// pattern.
+pub(crate) fn is_live(glob: &str) -> bool {
+    let mut is_escaped = false;
+    glob.char_indices().any(|(at, c)| {
+        let (before, rest) = glob.split_at_checked(at).unwrap_or((glob, ""));
+        let is_of_a_name = before.ends_with("operator") || c == '*' && before.ends_with('(');
+        let is_open = c == '[' && !rest.chars().skip(2).any(|c| c == ']');
+        let special = !is_escaped && GLOB.contains(&c) && !is_of_a_name && !is_open;
+        is_escaped = c == '\\' && !is_escaped;
+        special
+    })
+}
+
+/// What begins something other than itself in a glob.
+pub(crate) const GLOB: [char; 3] = ['*', '?', '['];
+
+/// Whether a name has one of `special` in it, or what separates and begins things anywhere.
+fn needs_quotes(name: &str, special: &[char]) -> bool {
+    let needs = |c: char| c.is_ascii_whitespace() || c == '\u{b}' || matches!(c, '"' | '#') || special.contains(&c);
+    name.contains(needs) || name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty()
+}
+
 /// Writes a name, in quotes if it has one of `special` in it, or what separates and begins things anywhere.
 fn quoted(f: &mut fmt::Formatter<'_>, name: &str, special: &[char]) -> fmt::Result {
-    let needs = |c: char| c.is_ascii_whitespace() || c == '\u{b}' || matches!(c, '"' | '#') || special.contains(&c);
-    if !name.contains(needs) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty() {
+    quoted_if(f, name, special, false)
+}
+
+/// As [`quoted`], and in any case if there is `need`.
+fn quoted_if(f: &mut fmt::Formatter<'_>, name: &str, special: &[char], need: bool) -> fmt::Result {
+    if !need && !needs_quotes(name, special) {
         return f.write_str(name);
     }
     f.write_str("\"")?;

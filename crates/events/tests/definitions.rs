@@ -50,6 +50,53 @@ fn places_are_symbols_addresses_or_file_offsets() {
 }
 
 #[test]
+fn what_is_not_in_quotes_can_be_a_pattern() {
+    let pattern = |object: Option<&str>, name: &str| {
+        let place = Place::Pattern { object: object.map(Into::into), name: name.into() };
+        (place.to_string(), place)
+    };
+    let cases = [
+        ("mem*", pattern(None, "mem*")),
+        ("libc.so.6:str[a-c]?py", pattern(Some("libc.so.6"), "str[a-c]?py")),
+        ("/opt/lib-1.so:*", pattern(Some("/opt/lib-1.so"), "*")),
+        ("*:*", pattern(Some("*"), "*")),
+        ("lib*:malloc", pattern(Some("lib*"), "malloc")),
+        ("prog:std::rt::*", pattern(Some("prog"), "std::rt::*")),
+        ("main.(*T).*", pattern(None, "main.(*T).*")),
+        (r#"lib*:"operator new[](unsigned long)""#, pattern(Some("lib*"), r"operator new\[](unsigned long)")),
+        (r#""a*":f*"#, pattern(Some(r"a\*"), "f*")),
+    ];
+    for (text, (canonical, place)) in cases {
+        let definition = parsed(&format!("p {text}"));
+        assert_eq!(definition.place, place, "{text}");
+        assert_eq!(canonical, text);
+    }
+    assert_eq!(parsed("r libc.so.6:str*").kind, Kind::Return { maxactive: None });
+    assert_eq!(parsed("p libc.so.6:str*%return").kind, Kind::Return { maxactive: None });
+}
+
+#[test]
+fn in_quotes_or_as_part_of_a_name_a_star_is_a_letter() {
+    for (text, name) in [
+        (r#""f*""#, "f*"),
+        ("A::operator*", "A::operator*"),
+        ("A::operator[]", "A::operator[]"),
+        (r"f\*", r"f\*"),
+        ("main.(*T).Run", "main.(*T).Run"),
+        ("f[a", "f[a"),
+    ] {
+        assert_eq!(parsed(&format!("p {text}")).place, symbol(None, name, 0), "{text}");
+    }
+}
+
+#[test]
+fn a_pattern_has_no_offset() {
+    for line in ["p mem*+4", "p *:mem+4", "r lib*:f+0x10"] {
+        assert_eq!(parse(line).unwrap_err().code.name(), "BAD_PROBE_ADDR", "{line}");
+    }
+}
+
+#[test]
 fn a_return_probe_is_r_or_has_a_suffix() {
     for line in ["r malloc", "p malloc%return", "r malloc%return", "r /bin/true:0x10", "p /bin/true:0x10%return(0x20)"]
     {

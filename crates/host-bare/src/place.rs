@@ -29,6 +29,7 @@ pub(crate) fn resolve<K: Kernel>(place: &Place) -> Result<u64, String> {
             Err(format!("no module `{object}` has addresses of its own: an address is one of the whole kernel"))
         }
         Place::FileOffset { .. } => Err("a kernel is no file: name a symbol or an address".into()),
+        Place::Pattern { .. } => Err("a pattern is for processes: name one function".into()),
         Place::Anywhere => Err("a line that removes a probe has no place".into()),
     }
 }

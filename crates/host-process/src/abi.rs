@@ -9,6 +9,9 @@
 //! | slots | private, read-execute | tool | copied |
 //! | [`stacks`] of handlers | private, mapped without access; read-write where the agent uses it | agent | copied |
 //!
+//! The tables are large enough for a probe on each function of a large program. Memory that nobody has written to is address
+//! space and nothing else: a small trace stays small.
+//!
 //! Everything is zero at first, zero means "nothing", and any bits are valid: neither side trusts the other's memory
 //! further than to count and compare. The tool finds a `Home` again through [`Shared::home`] of the mapping that
 //! `/proc/PID/maps` shows under [`MEMFD_NAME`].
@@ -27,18 +30,23 @@ use sync::primitive::{AtomicU32, AtomicU64, Ordering};
 /// The first word of [`Home`] and [`Shared`].
 pub const MAGIC: u64 = u64::from_le_bytes(*b"kprobes\x01");
 /// Changes whenever anything in this file or in the plain data of `hit` changes its meaning.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
 /// The name of the shared mapping.
 pub const MEMFD_NAME: &str = "kprobe-agent";
 
-/// Buckets of the probe table: a site has an entry for itself, its slot, and a breakpoint in that.
-pub const BUCKETS: usize = 1 << 19;
+/// Buckets of the probe table in all its sizes: see [`generation`]. A site has an entry for itself, its slot, and a
+/// breakpoint in that; a jump has some more.
+pub const BUCKETS: usize = 2 << LARGEST_TABLE;
+/// The size of the probe table at first, as a power of two.
+pub const SMALLEST_TABLE: u32 = 9;
+/// The size that it can grow to.
+pub const LARGEST_TABLE: u32 = 21;
 /// Sites.
-pub const SITES: usize = 1 << 16;
+pub const SITES: usize = 1 << 18;
 /// Probes.
-pub const PROBES: usize = 1 << 16;
+pub const PROBES: usize = 1 << 18;
 /// Events: ids of counters.
-pub const EVENTS: usize = 1 << 16;
+pub const EVENTS: usize = 1 << 17;
 /// Instances of return probes.
 pub const INSTANCES: usize = 1 << 16;
 /// Bytes for fetch programs.
@@ -180,6 +188,10 @@ pub struct Home {
     pub arenas_used: AtomicU32,
     /// See `sites_used`.
     pub programs_used: AtomicU32,
+    /// The size of the probe table now, as a power of two; 0 at first. Written by the tool.
+    pub table_size: AtomicU32,
+    /// Pads.
+    pub reserved: AtomicU32,
     /// Not 0: probes may be placed by jumps, and threads have [`lanes`]. Written by the tool, and never taken back.
     pub has_lanes: AtomicU32,
     /// Not 0: the stubs were written. Written by the tool.
@@ -226,7 +238,7 @@ pub struct Home {
     pub lane_payloads: [Payload; lanes::LANES],
     /// Areas of slots.
     pub arenas: [Arena; ARENAS],
-    /// The probe table.
+    /// The probe table, in its [generations](generation).
     pub buckets: [Bucket; BUCKETS],
     /// Sites.
     pub sites: [Site; SITES],
@@ -244,6 +256,27 @@ pub struct Home {
     pub stacks: stacks::Stacks,
     /// Who is asked about breakpoints that are not ours.
     pub notifiers: notifiers::Notifiers,
+}
+
+/// Where in [`Home::buckets`] the probe table is when [`Home::table_size`] is `size`.
+///
+/// The table grows with the number of probes, so that few of them take little memory. Each size has a place of its own, and
+/// what was left is never touched again: a handler that has just looked up the size goes on in the smaller table, and
+/// finds there whatever had a breakpoint then.
+///
+/// ```
+/// use host_process::abi::{BUCKETS, LARGEST_TABLE, SMALLEST_TABLE, generation};
+///
+/// assert_eq!(generation(0), generation(SMALLEST_TABLE));
+/// assert_eq!(generation(10).len(), 1024);
+/// assert_eq!(generation(10).end, generation(11).start);
+/// assert_eq!(generation(u32::MAX).end, BUCKETS);
+/// ```
+#[must_use]
+pub const fn generation(size: u32) -> core::ops::Range<usize> {
+    let size = if size < SMALLEST_TABLE { SMALLEST_TABLE } else { size };
+    let size = if size > LARGEST_TABLE { LARGEST_TABLE } else { size };
+    1 << size..2 << size
 }
 
 /// Signals (Linux `arch/x86/include/uapi/asm/signal.h`).

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use hit::ORIGINAL_BYTES;
 
 /// How an instruction is displaced, and the bytes that stand there without any probe.
@@ -15,17 +16,23 @@ pub(crate) type Planned<H> = (<<H as Host>::Isa as Isa>::Plan, [u8; ORIGINAL_BYT
 #[derive(Debug)]
 struct Known {
     start: u64,
-    boundaries: Vec<u64>,
+    /// Found out when somebody asks for one behind the start: to decode a function costs more than all else that is done for a
+    /// probe at its entry.
+    boundaries: OnceCell<Vec<u64>>,
     code: Vec<u8>,
 }
 
 impl Known {
-    fn check_boundary(&self, address: u64) -> Result<(), Error> {
-        let at = self.boundaries.partition_point(|&b| b < address);
-        match self.boundaries.get(at) {
+    fn check_boundary<I: Isa>(&self, address: u64) -> Result<(), Error> {
+        if address == self.start {
+            return Ok(());
+        }
+        let boundaries = self.boundaries.get_or_init(|| I::boundaries(&self.code, self.start));
+        let at = boundaries.partition_point(|&b| b < address);
+        match boundaries.get(at) {
             Some(&b) if b == address => Ok(()),
             after => {
-                let before = at.checked_sub(1).and_then(|i| self.boundaries.get(i)).copied().unwrap_or(self.start);
+                let before = at.checked_sub(1).and_then(|i| boundaries.get(i)).copied().unwrap_or(self.start);
                 let after = after.copied().unwrap_or(self.start + self.code.len() as u64);
                 Err(Error::NotBoundary { address, before, after })
             }
@@ -39,7 +46,8 @@ impl Known {
     }
 }
 
-/// The functions that were looked at, by start: each is asked for, and decoded, once.
+/// The latest functions that were looked at, by start: what is probed together mostly lies together, so that each is asked
+/// for, and decoded, once.
 ///
 /// Another object may have come to its place since. So what is remembered can allow, but not refuse: before that the
 /// host is asked again.
@@ -47,18 +55,23 @@ impl Known {
 pub(crate) struct Functions(BTreeMap<u64, Known>);
 
 impl Functions {
+    /// How many are remembered.
+    const KEPT: usize = 64;
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// Refuses an address at which no instruction of its function begins.
     pub(crate) fn check_boundary<H: Host>(&mut self, host: &mut H, address: u64) -> Result<(), Error> {
-        self.check(host, address, |known| known.check_boundary(address))
+        self.check(host, address, |known| known.check_boundary::<H::Isa>(address))
     }
 
     /// Refuses an instruction that is not the one that was proved to begin here.
     pub(crate) fn check_same<H: Host>(&mut self, host: &mut H, address: u64, now: &[u8]) -> Result<(), Error> {
-        self.check(host, address, |known| known.check_same(address, now).and_then(|()| known.check_boundary(address)))
+        self.check(host, address, |known| {
+            known.check_same(address, now).and_then(|()| known.check_boundary::<H::Isa>(address))
+        })
     }
 
     /// What `look` makes of the function around `address`: its code, and where that begins.
@@ -83,9 +96,11 @@ impl Functions {
             return Ok(found);
         }
         let function = host.function(address)?;
-        let boundaries = H::Isa::boundaries(&function.code, function.start);
-        let known = Known { start: function.start, boundaries, code: function.code };
+        let known = Known { start: function.start, boundaries: OnceCell::new(), code: function.code };
         let result = check(&known);
+        if self.0.len() >= Self::KEPT {
+            self.0.clear();
+        }
         self.0.insert(known.start, known);
         result
     }
@@ -140,7 +155,7 @@ pub(crate) fn stands<H: Host>(host: &mut H, address: u64) -> bool {
     host.read(address, &mut now).is_ok() && now == [H::Isa::BREAKPOINT]
 }
 
-/// Writes text, if there is something to write.
+/// Writes text, if there is something to write, when what the tables say of it is there.
 pub(crate) fn patch<H: Host>(host: &mut H, bytes: &[(u64, u8)]) -> Result<(), Error> {
-    if bytes.is_empty() { Ok(()) } else { host.patch(bytes) }
+    if bytes.is_empty() { Ok(()) } else { host.flush().and_then(|()| host.patch(bytes)) }
 }

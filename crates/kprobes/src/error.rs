@@ -113,3 +113,33 @@ pub enum Error {
     #[error("{0}")]
     Host(String),
 }
+
+impl Error {
+    /// The kind of reason, in a few words: for who counts refusals.
+    ///
+    /// ```
+    /// use kprobes::Error;
+    ///
+    /// let refused = [Error::Ours { address: 0x1000 }, Error::NotText { address: 0x2000 }];
+    /// assert_eq!(refused.map(|error| error.reason()), ["part of kprobes", "no code"]);
+    /// ```
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotText { .. } => "no code",
+            Self::UnknownFunction { .. } => "bounds unknown",
+            Self::NotBoundary { .. } => "inside an instruction",
+            Self::Ours { .. } => "part of kprobes",
+            Self::ForeignBreakpoint { .. } => "somebody else's breakpoint",
+            Self::Changed { .. } => "code changed since it was loaded",
+            Self::NoDetours { .. } => "no room for a detour",
+            Self::Refused { .. } => "instruction cannot be displaced",
+            Self::NoReturns { .. } => "returns cannot be seen",
+            Self::NotEntry { .. } => "no function begins there",
+            Self::TooManyReturns { .. } => "too many return probes",
+            Self::LeftOut { .. } => "not in this build",
+            Self::Full { .. } => "no room for more",
+            Self::Host(_) => "failure",
+        }
+    }
+}

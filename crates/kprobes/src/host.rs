@@ -293,7 +293,8 @@ impl ProbeData {
 
 /// The place where probes are planted.
 ///
-/// Addresses are the target's. The `store_*` methods fill places of the table that no handler looks at yet.
+/// Addresses are the target's. The `store_*` methods fill places of the table that no handler looks at yet. What they and
+/// the `set_*` methods write is certain to be there after [`flush`](Host::flush) only.
 pub trait Host {
     /// The target's instruction set.
     type Isa: Isa;
@@ -442,7 +443,21 @@ pub trait Host {
         Ok(())
     }
 
-    /// Writes single bytes into the target's text and makes every processor see them.
+    /// What was stored, published and set until now is in the target when this returns.
+    ///
+    /// A host to which a write is dear may keep them back until then and write many together. Between two calls the order of
+    /// these writes does not matter, but for writes to the same place. It may read ahead, too: what it has read is forgotten
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// When the target cannot be written; some of it may have been.
+    fn flush(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Writes single bytes into the target's text and makes every processor see them. Called when all that was stored before
+    /// is [flushed](Host::flush).
     ///
     /// # Errors
     ///

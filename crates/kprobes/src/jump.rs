@@ -35,17 +35,43 @@ use alloc::vec::Vec;
 use hit::{ORIGINAL_BYTES, Site};
 
 /// The jump of a site: prepared once, written and taken out as often as wanted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Jump {
-    bytes: Vec<u8>,
+    bytes: Few<8>,
     /// The detour's own site.
     site: u32,
     /// The displaced instructions.
-    code: Vec<u8>,
-    /// The boundaries inside the jump, and the table's entries for them.
-    inside: Vec<(u64, u64)>,
+    code: Few<ORIGINAL_BYTES>,
+    /// For each byte of the jump, where in the copy the boundary there goes on; 0 where none is.
+    inside: Few<8>,
     /// It stands in the text.
     standing: bool,
+}
+
+/// A few bytes, without memory of their own: there may be as many jumps as functions.
+#[derive(Clone, Copy, Debug)]
+struct Few<const N: usize> {
+    length: u8,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Few<N> {
+    fn new(from: impl IntoIterator<Item = u8>) -> Self {
+        let mut few = Self { length: 0, bytes: [0; N] };
+        for (to, byte) in few.bytes.iter_mut().zip(from) {
+            *to = byte;
+            few.length += 1;
+        }
+        few
+    }
+}
+
+impl<const N: usize> core::ops::Deref for Few<N> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
 }
 
 /// What the table keeps of a jump, at the detour's own site, for whoever takes over: its bytes, what it displaces, and
@@ -68,11 +94,15 @@ impl Jump {
     fn of(site: u32, kept: &SiteData) -> Self {
         let [bytes, inside] = kept.op.map(u64::to_le_bytes);
         let (length, _) = Site::lengths(kept.how);
-        let bytes: Vec<u8> = bytes.into_iter().take(length as usize).collect();
-        let entry = |(at, offset): (u64, u8)| Some((at, hit::inside(site, usize::from(offset))?));
-        let inside = (kept.address..).zip(inside).filter(|&(_, offset)| offset != 0).filter_map(entry).collect();
-        let code = kept.original.iter().copied().take(kept.length as usize).collect();
-        Self { bytes, site, code, inside, standing: false }
+        let bytes = Few::new(bytes.into_iter().take(length as usize));
+        let code = Few::new(kept.original.iter().copied().take(kept.length as usize));
+        Self { bytes, site, code, inside: Few::new(inside), standing: false }
+    }
+
+    /// The boundaries inside the jump, which is at `address`, and the table's entries for them.
+    fn inside(&self, address: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let entry = |(at, offset): (u64, u8)| Some((at, hit::inside(self.site, usize::from(offset))?));
+        (address..).zip(self.inside.iter().copied()).filter(|&(_, offset)| offset != 0).filter_map(entry)
     }
 }
 
@@ -86,14 +116,15 @@ struct Writes {
 
 impl Writes {
     /// Adds the bytes of one jump, or those that it has replaced.
-    fn add(&mut self, address: u64, bytes: &[u8], inside: &[(u64, u64)]) {
-        for (at, &byte) in (address..).zip(bytes) {
-            let to = match at {
-                _ if at == address => &mut self.first,
-                _ if inside.iter().any(|&(boundary, _)| boundary == at) => &mut self.boundaries,
+    fn add(&mut self, address: u64, bytes: &[u8], jump: &Jump) {
+        for (within, &byte) in bytes.iter().enumerate() {
+            let is_boundary = jump.inside.get(within).is_some_and(|offset| *offset != 0);
+            let to = match within {
+                0 => &mut self.first,
+                _ if is_boundary => &mut self.boundaries,
                 _ => &mut self.rest,
             };
-            to.push((at, byte));
+            to.push((address + within as u64, byte));
         }
     }
 }
@@ -180,7 +211,7 @@ impl Registry {
                 && let Some(jump) = site.jump.as_mut()
             {
                 jump.standing = true;
-                writes.add(address, &jump.bytes, &jump.inside);
+                writes.add(address, &jump.bytes, jump);
                 written.push(address);
             }
         }
@@ -207,10 +238,10 @@ impl Registry {
         }
         let Some(jump) = self.sites.get(&address).and_then(|site| site.jump.as_ref()) else { return false };
         let same = self.is_alone(address, jump.code.len())
-            && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == jump.code);
+            && pristine(&self.sites, host, address, jump.code.len()).is_ok_and(|now| now == *jump.code);
         // First that it stands: a breakpoint inside is the jump's from the first moment.
         let told = same && host.set_jump(jump.site, true).is_ok();
-        let published = told && jump.inside.iter().all(|&(at, entry)| host.publish(at, entry).is_ok());
+        let published = told && jump.inside(address).all(|(at, entry)| host.publish(at, entry).is_ok());
         if told && !published {
             // Nothing stands there; a host that cannot be written has gone.
             let _ = host.set_jump(jump.site, false);
@@ -292,7 +323,7 @@ impl Registry {
             if host.read(address, &mut now).is_ok()
                 && let Some(bytes) = without_jump(jump, &now, H::Isa::BREAKPOINT)
             {
-                writes.add(address, &bytes, &jump.inside);
+                writes.add(address, &bytes, jump);
             }
         }
         let Writes { first, boundaries, rest } = writes;
@@ -347,8 +378,9 @@ mod tests {
     use super::*;
 
     fn jump() -> Jump {
-        let (bytes, code) = (vec![0xE9, 0xCC, 2, 3, 4], vec![0x55, 0x48, 0x89, 0xE5, 0x90]);
-        Jump { bytes, site: 0, code, inside: vec![(0x1001, 0)], standing: true }
+        let (bytes, code) = ([0xE9, 0xCC, 2, 3, 4], [0x55, 0x48, 0x89, 0xE5, 0x90]);
+        let inside = Few::new([0, 7]);
+        Jump { bytes: Few::new(bytes), site: 0, code: Few::new(code), inside, standing: true }
     }
 
     #[test]

@@ -55,6 +55,8 @@ extern crate alloc;
 mod api;
 
 #[cfg(feature = "control")]
+mod batch;
+#[cfg(feature = "control")]
 mod code;
 #[cfg(feature = "control")]
 mod error;

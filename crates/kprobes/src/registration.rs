@@ -1,30 +1,16 @@
 //! Registering a batch: check all, prepare all, then make it visible; see the crate's documentation for why so.
 
-use crate::code::{Planned, patch};
+use crate::batch::{At, Batch, Place, role};
+use crate::code::patch;
 use crate::host::{Host, Isa, ProbeData, ReturnScheme, SiteData};
 use crate::registry::summary;
 use crate::request::Member;
-use crate::site::{Bits, Chained, SiteRecord};
-use crate::{Error, Handle, Placement, ProbeKind, Registry, Request};
-use alloc::collections::{BTreeMap, BTreeSet};
+use crate::site::{Chained, SiteRecord};
+use crate::{Error, Handle, Placement, Registry, Request};
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hit::{Kind, MAX_CHAIN, ORIGINAL_BYTES, Site};
-
-/// An error, and which request of the batch it belongs to.
-type At<T> = Result<T, (usize, Error)>;
-
-/// A batch that nothing refuses.
-struct Checked<H: Host> {
-    /// For each request, where its breakpoints are needed.
-    places: Vec<(Vec<u64>, Option<ReturnScheme>)>,
-    /// Sites to make, and the first request that needs each.
-    sites: BTreeMap<u64, (usize, Planned<H>)>,
-    /// How many bits are needed at each site.
-    bits: BTreeMap<u64, usize>,
-    /// How many probes are to be chained at each site.
-    chained: BTreeMap<u64, usize>,
-}
+use hit::{Kind, ORIGINAL_BYTES, Site};
 
 /// A probe of a batch that is stored and not yet visible.
 struct Stored {
@@ -33,6 +19,27 @@ struct Stored {
     bit: Option<u32>,
     disabled: bool,
     minds_jumps: bool,
+}
+
+/// A site that is stored and not yet published.
+struct Made {
+    record: SiteRecord,
+    slot: u64,
+    /// Where a second breakpoint stands.
+    step_end: Option<u64>,
+}
+
+impl Made {
+    fn publish<H: Host>(&self, host: &mut H) -> Result<(), Error> {
+        let entry = u64::from(self.record.index);
+        if let Some(end) = self.step_end {
+            host.publish(end, entry | hit::STEP_END)?;
+        }
+        if host.publishes_slots() {
+            host.publish(self.slot, entry | hit::SLOT)?;
+        }
+        host.publish(self.record.data.address, entry)
+    }
 }
 
 impl Registry {
@@ -45,111 +52,106 @@ impl Registry {
     ///
     /// ```
     /// # use kprobes::{Error, Handle, Host, ProbeKind, Registry, Request};
-    /// /// Counts hits at as many of these addresses as can be probed.
-    /// fn count<H: Host>(registry: &mut Registry, host: &mut H, mut addresses: Vec<u64>) -> Vec<Handle> {
-    ///     loop {
-    ///         let request = |(id, &address): (usize, &u64)| Request::counting(address, ProbeKind::Entry, id as u32);
-    ///         let requests: Vec<Request> = addresses.iter().enumerate().map(request).collect();
-    ///         match registry.register(host, &requests) {
-    ///             Ok(handles) => return handles,
-    ///             Err((refused, why)) => println!("{:#x}: {why}", addresses.remove(refused)),
-    ///         }
-    ///     }
+    /// /// Counts hits at all of these addresses.
+    /// fn count<H: Host>(registry: &mut Registry, host: &mut H, addresses: &[u64]) -> Result<Vec<Handle>, Error> {
+    ///     let request = |(id, &address): (usize, &u64)| Request::counting(address, ProbeKind::Entry, id as u32);
+    ///     let requests: Vec<Request> = addresses.iter().enumerate().map(request).collect();
+    ///     registry.register(host, &requests).map_err(|(_, why)| why)
     /// }
     /// ```
     pub fn register<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Vec<Handle>> {
-        let Checked { places, sites, .. } = self.check_all(host, requests)?;
-        let planted = self.plant(host, requests, &places, sites);
-        // Also when that has failed: it may have taken jumps out that are in nobody's way now.
-        let touched: Vec<u64> = places.iter().flat_map(|(addresses, _)| addresses).copied().collect();
-        self.optimize_around(host, &touched);
-        Ok(self.handles(requests, places, &planted?))
+        let batch = Batch::all_or_none(requests);
+        let handles = self.register_batch(host, batch)?;
+        // None was left out: that would have been an error.
+        Ok(handles.into_iter().flatten().collect())
     }
 
-    /// Prepares what nothing refuses, and makes it visible.
-    fn plant<H: Host>(
+    /// Registers those of `requests` that can be, and says of each other why not.
+    ///
+    /// # Errors
+    ///
+    /// When the host fails. Nothing of the batch is live, and the target's text is as before.
+    ///
+    /// ```
+    /// # use kprobes::{Error, Handle, Host, ProbeKind, Registry, Request};
+    /// /// Counts hits at as many of these addresses as can be probed.
+    /// fn count<H: Host>(registry: &mut Registry, host: &mut H, addresses: &[u64]) -> Result<Vec<Handle>, Error> {
+    ///     let request = |(id, &address): (usize, &u64)| Request::counting(address, ProbeKind::Entry, id as u32);
+    ///     let requests: Vec<Request> = addresses.iter().enumerate().map(request).collect();
+    ///     let placed = registry.register_each(host, &requests)?;
+    ///     Ok(placed.into_iter().filter_map(|placed| placed.inspect_err(|why| println!("{why}")).ok()).collect())
+    /// }
+    /// ```
+    pub fn register_each<H: Host>(
         &mut self,
         host: &mut H,
         requests: &[Request],
-        places: &[(Vec<u64>, Option<ReturnScheme>)],
-        sites: BTreeMap<u64, (usize, Planned<H>)>,
-    ) -> At<Vec<Stored>> {
-        self.make_way(host, requests, places, sites.keys()).map_err(|error| (0, error))?;
-        for (address, (request, (plan, original))) in sites {
-            self.make_site(host, address, &plan, original).map_err(|error| (request, error))?;
-        }
-        let stored = self.store_all(host, requests, places)?;
+    ) -> Result<Vec<Result<Handle, Error>>, Error> {
+        self.register_batch(host, Batch::as_many_as_can_be(requests)).map_err(|(_, error)| error)
+    }
+
+    fn register_batch<H: Host>(&mut self, host: &mut H, mut batch: Batch<'_, H>) -> At<Vec<Result<Handle, Error>>> {
+        host.flush().map_err(|error| (0, error))?;
+        self.check_all(host, &mut batch)?;
+        let planted = self.plant(host, &mut batch);
+        // Also when that has failed: it may have taken jumps out that are in nobody's way now.
+        let touched: Vec<u64> = batch.addresses().collect();
+        self.optimize_around(host, &touched);
+        let written = host.flush().map_err(|error| (0, error));
+        let stored = planted?;
+        written.map(|()| self.handles(batch, &stored))
+    }
+
+    /// Prepares what nothing refuses, and makes it visible.
+    fn plant<H: Host>(&mut self, host: &mut H, batch: &mut Batch<'_, H>) -> At<Vec<Stored>> {
+        self.make_way(host, batch).map_err(|error| (0, error))?;
+        self.make_sites(host, batch)?;
+        let stored = self.store_all(host, batch)?;
         self.expose(host, &stored)?;
         Ok(stored)
     }
 
-    /// Checks all requests. The target is only read.
-    fn check_all<H: Host>(&mut self, host: &mut H, requests: &[Request]) -> At<Checked<H>> {
-        let places = Vec::with_capacity(requests.len());
-        let mut batch = Checked { places, sites: BTreeMap::new(), bits: BTreeMap::new(), chained: BTreeMap::new() };
-        for (index, request) in requests.iter().enumerate() {
-            self.check_one(host, index, request, &mut batch).map_err(|error| (index, error))?;
-        }
-        Ok(batch)
-    }
-
-    fn check_one<H: Host>(
-        &mut self,
-        host: &mut H,
-        index: usize,
-        request: &Request,
-        batch: &mut Checked<H>,
-    ) -> Result<(), Error> {
-        let (addresses, scheme) = self.addresses(host, request)?;
-        for &address in &addresses {
-            let ready = batch.sites.contains_key(&address)
-                || self.is_usable(host, address)? && self.steps_as_wanted(host, address);
-            if !ready {
-                let planned = self.plan(host, address, &request.kind)?;
-                batch.sites.insert(address, (index, planned));
-            }
-            if request.is_followed() {
-                self.check_followed::<H>(address, batch)?;
-            }
-            // What is longer would not be run to its end.
-            let chained = batch.chained.entry(address).or_default();
-            *chained += 1;
-            if *chained + self.sites.get(&address).map_or(0, |site| site.probes.len()) > MAX_CHAIN {
-                return Err(Error::Full { what: "probes at one address", limit: MAX_CHAIN });
-            }
-            if role(request, scheme.as_ref()).0 == Kind::Return {
-                let old = self.sites.get(&address).filter(|_| !batch.sites.contains_key(&address));
-                let available = old.map_or_else(|| Bits::default().available(), |site| site.bits.available());
-                let needed = batch.bits.entry(address).or_default();
-                if *needed == available {
-                    return Err(Error::TooManyReturns { address });
-                }
-                *needed += 1;
+    /// Prepares the batch's sites: slots and copies of all, then their entries in the table.
+    fn make_sites<H: Host>(&mut self, host: &mut H, batch: &mut Batch<'_, H>) -> At<()> {
+        let mut made = Vec::with_capacity(batch.sites.len());
+        for (address, (request, (plan, original))) in core::mem::take(&mut batch.sites) {
+            match self.make_site(host, address, &plan, original) {
+                Ok(site) => made.push((request, site)),
+                Err(error) => batch.refuse_at(address, request, error)?,
             }
         }
-        batch.places.push((addresses, scheme));
-        Ok(())
-    }
-
-    /// Refuses an instruction after which no handler can run.
-    fn check_followed<H: Host>(&self, address: u64, batch: &Checked<H>) -> Result<(), Error> {
-        let refused = |why| Error::Refused { address, why };
-        if let Some((_, (plan, _))) = batch.sites.get(&address) {
-            return H::Isa::check_followed(plan).map_err(refused);
+        host.flush().map_err(|error| (0, error))?;
+        // Built from what is in order, a tree of sites is as small as can be.
+        let mut fresh: Vec<(u64, SiteRecord)> = Vec::new();
+        for (request, site) in made {
+            let address = site.record.data.address;
+            if let Err(error) = site.publish(host) {
+                // A place without an address is nobody's, also for whoever reads the table later.
+                host.store_site(site.record.index, &SiteData::default()).map_err(|error| (request, error))?;
+                batch.refuse_at(address, request, error)?;
+                continue;
+            }
+            if let Some(old) = self.sites.remove(&address) {
+                self.abandon(host, old);
+            }
+            fresh.push((address, site.record));
         }
-        let Some(site) = self.sites.get(&address) else { return Ok(()) };
-        let code = site.data.original.get(..site.data.length as usize).unwrap_or_default();
-        H::Isa::plan(code, address).and_then(|plan| H::Isa::check_followed(&plan)).map_err(refused)
+        if fresh.len() > self.sites.len() / 4 {
+            self.sites.append(&mut fresh.into_iter().collect());
+        } else {
+            self.sites.extend(fresh);
+        }
+        host.flush().map_err(|error| (0, error))
     }
 
-    /// Prepares a site: slot, copy, entry in the table.
+    /// Prepares a site: slot, copy, its place among the sites.
     fn make_site<H: Host>(
         &mut self,
         host: &mut H,
         address: u64,
         plan: &<H::Isa as Isa>::Plan,
         original: [u8; ORIGINAL_BYTES],
-    ) -> Result<(), Error> {
+    ) -> Result<Made, Error> {
         let slot = host.slot(address)?;
         let refused = |why: String| Error::Refused { address, why };
         let how = H::Isa::how(plan, host.stepping());
@@ -166,45 +168,46 @@ impl Registry {
         };
         let index = self.next_site;
         host.store_site(index, &data)?;
-        let entry = u64::from(index);
-        if how & Site::SECOND_BREAKPOINT != 0 {
-            host.publish(slot + image.complete as u64, entry | hit::STEP_END)?;
-        }
-        if host.publishes_slots() {
-            host.publish(slot, entry | hit::SLOT)?;
-        }
-        host.publish(address, entry)?;
         self.next_site += 1;
         let record = SiteRecord { stepping: host.stepping(), ..SiteRecord::new(index, data) };
-        if let Some(old) = self.sites.insert(address, record) {
-            self.abandon(host, old);
-        }
-        Ok(())
+        let step_end = (how & Site::SECOND_BREAKPOINT != 0).then_some(slot + image.complete as u64);
+        Ok(Made { record, slot, step_end })
     }
 
-    /// Stores the probes of all requests, or none.
-    fn store_all<H: Host>(
-        &mut self,
-        host: &mut H,
-        requests: &[Request],
-        places: &[(Vec<u64>, Option<ReturnScheme>)],
-    ) -> At<Vec<Stored>> {
-        let mut stored = Vec::with_capacity(requests.len());
-        for (index, (request, (addresses, scheme))) in requests.iter().zip(places).enumerate() {
-            for &address in addresses {
-                match self.store(host, request, scheme.as_ref(), address) {
-                    Ok((member, bit)) => {
-                        let (disabled, minds_jumps) = (request.disabled, request.minds_jumps());
-                        stored.push(Stored { request: index, member, bit, disabled, minds_jumps });
-                    }
-                    Err(error) => {
-                        self.discard(&stored);
-                        return Err((index, error));
-                    }
-                }
+    /// Stores the probes of all requests.
+    fn store_all<H: Host>(&mut self, host: &mut H, batch: &mut Batch<'_, H>) -> At<Vec<Stored>> {
+        let mut stored = Vec::with_capacity(batch.requests.len());
+        for (index, request) in batch.requests.iter().enumerate() {
+            let before = stored.len();
+            if let Err(error) = self.store_one(host, index, request, batch.place(index), &mut stored) {
+                let refused = batch.refuse(index, error);
+                let kept = if refused.is_err() { 0 } else { before };
+                self.discard(stored.get(kept..).unwrap_or_default());
+                stored.truncate(kept);
+                refused?;
             }
         }
+        host.flush().map_err(|error| {
+            self.discard(&stored);
+            (0, error)
+        })?;
         Ok(stored)
+    }
+
+    fn store_one<H: Host>(
+        &mut self,
+        host: &mut H,
+        index: usize,
+        request: &Request,
+        (addresses, scheme): (&[u64], Option<&ReturnScheme>),
+        stored: &mut Vec<Stored>,
+    ) -> Result<(), Error> {
+        for &address in addresses {
+            let (member, bit) = self.store(host, request, scheme, address)?;
+            let (disabled, minds_jumps) = (request.disabled, request.minds_jumps());
+            stored.push(Stored { request: index, member, bit, disabled, minds_jumps });
+        }
+        Ok(())
     }
 
     /// Stores a probe and its program.
@@ -290,56 +293,30 @@ impl Registry {
                 host.set_armed(site.index, true).map_err(failed)?;
             }
         }
-        patch(host, &plant).map_err(|error| (stored.len(), error))
+        host.flush().and_then(|()| patch(host, &plant)).map_err(|error| (stored.len(), error))
     }
 
     /// Takes out the jumps that a batch cannot live with: over an instruction that is to get a breakpoint, or a site of
     /// its own, and where a post- or fault handler comes. The table then says of these addresses what it said before.
-    fn make_way<'a, H: Host>(
-        &mut self,
-        host: &mut H,
-        requests: &[Request],
-        places: &[(Vec<u64>, Option<ReturnScheme>)],
-        new: impl Iterator<Item = &'a u64>,
-    ) -> Result<(), Error> {
-        let addresses = |wanted: &dyn Fn(&Request) -> bool| -> Vec<u64> {
-            let those = requests.iter().zip(places).filter(|(request, _)| wanted(request));
-            those.flat_map(|(_, (addresses, _))| addresses).copied().collect()
-        };
-        let on = addresses(&|request| !request.disabled);
-        let over = new.copied().chain(on).filter_map(|address| self.jump_over(address));
-        let taken: BTreeSet<u64> = over.chain(addresses(&Request::minds_jumps)).collect();
+    fn make_way<H: Host>(&mut self, host: &mut H, batch: &Batch<'_, H>) -> Result<(), Error> {
+        let enabled = batch.addresses_of(|request| !request.disabled);
+        let over = batch.sites.keys().copied().chain(enabled).filter_map(|address| self.jump_over(address));
+        let taken: BTreeSet<u64> = over.chain(batch.addresses_of(Request::minds_jumps)).collect();
         self.unoptimize(host, taken.into_iter())?;
-        addresses(&|_| true).into_iter().try_for_each(|address| self.publish_again(host, address))
+        batch.addresses().try_for_each(|address| self.publish_again(host, address))
     }
 
-    fn handles(
-        &self,
-        requests: &[Request],
-        places: Vec<(Vec<u64>, Option<ReturnScheme>)>,
-        stored: &[Stored],
-    ) -> Vec<Handle> {
-        let mut members = stored.iter().map(|s| s.member);
-        let handle = |(request, (addresses, scheme)): (&Request, (Vec<u64>, Option<ReturnScheme>))| {
+    fn handles<H: Host>(&self, batch: Batch<'_, H>, stored: &[Stored]) -> Vec<Result<Handle, Error>> {
+        let mut stored = stored;
+        let handle = |(request, place): (&Request, Place)| {
+            let (addresses, scheme) = place?;
             let site = addresses.first().and_then(|a| self.sites.get(a));
             let step = site.map_or(Placement::Boosted, SiteRecord::placement);
-            Handle {
-                members: members.by_ref().take(addresses.len()).collect(),
-                address: request.address,
-                placement: summary(&request.kind, scheme, step),
-            }
+            let (own, others) = stored.split_at_checked(addresses.len()).unwrap_or((stored, &[]));
+            stored = others;
+            let members: Vec<Member> = own.iter().map(|s| s.member).collect();
+            Ok(Handle::new(&members, request.address, summary(&request.kind, scheme, step)))
         };
-        requests.iter().zip(places).map(handle).collect()
-    }
-}
-
-/// What a request's probes are: kind, `maxactive`, and [`hit::Probe::data`].
-fn role(request: &Request, scheme: Option<&ReturnScheme>) -> (Kind, u32, u64) {
-    match (&request.kind, scheme) {
-        (ProbeKind::Entry, _) => (Kind::Entry, 0, request.address),
-        (ProbeKind::Internal { data }, _) => (Kind::Internal, 0, *data),
-        (ProbeKind::Handler, _) => (Kind::Handler, 0, request.address),
-        (ProbeKind::Return { .. }, Some(ReturnScheme::Sites(..))) => (Kind::ReturnSite, 0, request.address),
-        (ProbeKind::Return { maxactive }, _) => (Kind::Return, *maxactive, request.address),
+        batch.requests.iter().zip(batch.places).map(handle).collect()
     }
 }

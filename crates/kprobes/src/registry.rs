@@ -187,8 +187,12 @@ impl Registry {
     ///
     /// When the target cannot be written: the first failure. Everything else was done; the same call can be repeated
     /// for the rest.
-    pub fn unregister<H: Host>(&mut self, host: &mut H, handles: &[Handle]) -> Result<(), Error> {
-        self.take_off(host, handles.iter().flat_map(|h| h.members.iter().copied()))
+    pub fn unregister<'a, H: Host>(
+        &mut self,
+        host: &mut H,
+        handles: impl IntoIterator<Item = &'a Handle>,
+    ) -> Result<(), Error> {
+        self.take_off(host, handles.into_iter().flat_map(Handle::members))
     }
 
     /// Switches probes on or off, without taking them off: they keep their places in their chains. Where no other probe is
@@ -200,7 +204,7 @@ impl Registry {
     /// When the target cannot be written, or its code has changed meanwhile: probes that are to be switched on there stay
     /// off.
     pub fn enable<H: Host>(&mut self, host: &mut H, handles: &[Handle], on: bool) -> Result<(), Error> {
-        self.switch(host, handles.iter().flat_map(|h| h.members.iter().copied()), on)
+        self.switch(host, handles.iter().flat_map(Handle::members), on)
     }
 
     /// Takes everything off that lies in `range`, which is mapped no longer: nothing is restored there. The places of
@@ -212,6 +216,8 @@ impl Registry {
                 self.abandon(host, site);
             }
         }
+        // As above: what cannot be written is not there any more.
+        let _ = host.flush();
         self.functions.clear();
     }
 

@@ -37,13 +37,13 @@ impl Registry {
         for member in members {
             leaving.entry(member.address).or_default().insert((member.probe, member.serial));
         }
-        let disarmed = self.disarm_unused(host, &leaving);
-        let retired = self.retire(host, &leaving);
-        let unlinked = self.unlink(host, &leaving);
+        let disarmed = host.flush().and(self.disarm_unused(host, &leaving));
+        let retired = self.retire(host, &leaving).and(host.flush());
+        let unlinked = self.unlink(host, &leaving).and(host.flush());
         self.reclaim(host);
         let left: Vec<u64> = leaving.into_keys().collect();
         self.optimize_around(host, &left);
-        disarmed.and(retired).and(unlinked)
+        disarmed.and(retired).and(unlinked).and(host.flush())
     }
 
     /// Takes a site off for which nothing is to be restored: the text is not its own any more.

@@ -2,6 +2,7 @@
 
 use crate::HandlerData;
 use crate::site::INHERITED;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// What a probe is for.
@@ -76,11 +77,42 @@ impl Request {
 /// A registered probe. A return probe that is placed at return sites is several probes in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Members,
     /// The address that was asked for.
     pub address: u64,
     /// How it is placed.
     pub placement: crate::Placement,
+}
+
+/// The probes of a handle. Most have one, at the address that was asked for; of these there may be very many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// Its index, and which registration of that.
+    One(u32, u64),
+    /// Several, or elsewhere.
+    Many(Box<[Member]>),
+}
+
+impl Handle {
+    /// A handle for these probes.
+    pub(crate) fn new(members: &[Member], address: u64, placement: crate::Placement) -> Self {
+        let members = match members {
+            [one] if one.address == address => Members::One(one.probe, one.serial),
+            _ => Members::Many(members.into()),
+        };
+        Self { members, address, placement }
+    }
+
+    /// Its probes.
+    pub(crate) fn members(&self) -> impl Iterator<Item = Member> + '_ {
+        let (one, many) = match &self.members {
+            Members::One(probe, serial) => {
+                (Some(Member { address: self.address, probe: *probe, serial: *serial }), &[][..])
+            }
+            Members::Many(many) => (None, &**many),
+        };
+        one.into_iter().chain(many.iter().copied())
+    }
 }
 
 /// A probe in the table: the address of its breakpoint, its index, and which registration of that index it is.
@@ -103,6 +135,7 @@ impl Handle {
     #[must_use]
     pub fn adopted(address: u64, members: Vec<(u64, u32)>, placement: crate::Placement) -> Self {
         let member = |(address, probe)| Member { address, probe, serial: INHERITED };
-        Self { members: members.into_iter().map(member).collect(), address, placement }
+        let members: Vec<Member> = members.into_iter().map(member).collect();
+        Self::new(&members, address, placement)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::jump::Jump;
 use crate::{Error, Host, Placement, SiteData, Stepping};
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use hit::ORIGINAL_BYTES;
 
 /// How many return probes an instance can keep apart.
 const BITS: u32 = u32::BITS;
@@ -39,11 +39,20 @@ impl Chained {
     }
 }
 
-/// A site that was prepared at least once.
+/// What is kept of a site's data: the rest is the target's alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) address: u64,
+    pub(crate) original: [u8; ORIGINAL_BYTES],
+    pub(crate) how: u32,
+    pub(crate) length: u32,
+}
+
+/// A site that was prepared at least once. There may be as many as functions: its size matters.
 #[derive(Clone, Debug)]
 pub(crate) struct SiteRecord {
     pub(crate) index: u32,
-    pub(crate) data: SiteData,
+    pub(crate) data: Kept,
     /// What was asked for when it was made.
     pub(crate) stepping: Stepping,
     /// Its probes, first one first.
@@ -63,6 +72,8 @@ impl SiteRecord {
     pub(crate) fn new(index: u32, data: SiteData) -> Self {
         let stepping = Stepping::default();
         let (probes, bits) = (Vec::new(), Bits::default());
+        let SiteData { address, original, how, length, .. } = data;
+        let data = Kept { address, original, how, length };
         Self { index, data, stepping, probes, bits, armed: false, noted: false, jump: None, no_jump: false }
     }
 
@@ -73,6 +84,10 @@ impl SiteRecord {
     /// Appends a stored probe to the chain. It is taken for chained also when that fails: nobody knows.
     pub(crate) fn append<H: Host>(&mut self, host: &mut H, new: Chained) -> Result<(), Error> {
         let last = self.probes.last().map(|p| p.probe);
+        if last.is_none() {
+            // Mostly there is one.
+            self.probes.reserve_exact(1);
+        }
         self.probes.push(new);
         self.link(host, last, new.probe + 1)
     }
@@ -119,9 +134,10 @@ impl SiteRecord {
 
     /// The bit of a probe that has left, after its grace period.
     pub(crate) fn release(&mut self, bit: Option<u32>) {
-        self.bits.free.extend(bit);
+        self.bits.give_back(bit);
         if self.bits.inherited > 0 && !self.probes.iter().any(|p| p.serial == INHERITED) {
-            self.bits.free.extend(0..core::mem::take(&mut self.bits.inherited));
+            let inherited = core::mem::take(&mut self.bits.inherited);
+            self.bits.give_back(0..inherited);
         }
     }
 }
@@ -135,8 +151,8 @@ impl SiteRecord {
 pub(crate) struct Bits {
     /// Bits from here on were never used.
     fresh: u32,
-    /// Bits that were given back, the longest ago first.
-    free: VecDeque<u32>,
+    /// Bits that were given back, the longest ago first. Few sites have some.
+    free: Vec<u8>,
     /// So many first bits belong to inherited probes, until the last of these is gone: nobody has said which to which.
     inherited: u32,
 }
@@ -145,7 +161,7 @@ impl Bits {
     /// The first `count` bits are those of inherited probes.
     pub(crate) fn inherited(count: u32) -> Self {
         let count = count.min(BITS);
-        Self { fresh: count, free: VecDeque::new(), inherited: count }
+        Self { fresh: count, free: Vec::new(), inherited: count }
     }
 
     /// How many more return probes there can be.
@@ -155,7 +171,7 @@ impl Bits {
 
     pub(crate) fn take(&mut self) -> Option<u32> {
         if self.fresh == BITS {
-            return self.free.pop_front();
+            return (!self.free.is_empty()).then(|| u32::from(self.free.remove(0)));
         }
         self.fresh += 1;
         Some(self.fresh - 1)
@@ -163,7 +179,12 @@ impl Bits {
 
     /// Gives a bit back that no handler has seen.
     pub(crate) fn untake(&mut self, bit: u32) {
-        self.free.push_front(bit);
+        self.free.insert(0, bit as u8);
+    }
+
+    /// Gives bits back that activations may still bear.
+    fn give_back(&mut self, bits: impl IntoIterator<Item = u32>) {
+        self.free.extend(bits.into_iter().map(|bit| bit as u8));
     }
 }
 
@@ -173,7 +194,7 @@ mod tests {
 
     fn cycle(bits: &mut Bits) -> u32 {
         let bit = bits.take().unwrap();
-        bits.free.push_back(bit);
+        bits.give_back([bit]);
         bit
     }
 
@@ -182,7 +203,7 @@ mod tests {
         let mut bits = Bits::default();
         let held: Vec<u32> = (0..4).map(|_| bits.take().unwrap()).collect();
         assert_eq!(held, [0, 1, 2, 3]);
-        bits.free.extend([2, 0]);
+        bits.give_back([2, 0]);
         let given: Vec<u32> = (0..31).map(|_| cycle(&mut bits)).collect();
         assert_eq!(given[..28], (4..32).collect::<Vec<_>>());
         assert_eq!(given[28..], [2, 0, 4]);

@@ -21,7 +21,7 @@ impl Registry {
         on: bool,
     ) -> Result<(), Error> {
         let mut touched = BTreeSet::new();
-        let mut result = Ok(());
+        let mut result = host.flush();
         for member in members {
             match self.mark(host, member, on) {
                 Ok(there) => touched.extend(there.then_some(member.address)),
@@ -31,7 +31,7 @@ impl Registry {
         let result = result.and(if on { self.arm_again(host, &touched) } else { self.disarm_idle(host, &touched) });
         let touched: Vec<u64> = touched.into_iter().collect();
         self.optimize_around(host, &touched);
-        result
+        result.and(host.flush())
     }
 
     /// Marks one probe, if it is not marked so already; false when it is not there.

@@ -53,6 +53,6 @@ pub use function::{Binding, Function};
 pub use image::Load;
 pub use lookup::Lookup;
 pub use object::{Object, ObjectKind};
-pub use pattern::matches;
+pub use pattern::{Pattern, matches};
 pub use runtime::{Language, Libc};
 pub use unwinder::{Flavor, Unwinder, UnwinderStatus};

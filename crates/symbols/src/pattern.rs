@@ -17,21 +17,84 @@ use crate::demangle::{demangle, path};
 /// ```
 #[must_use]
 pub fn matches(pattern: &str, name: &str) -> bool {
-    let one = |text: &str| {
-        if is_glob(pattern) { glob(pattern, text) } else { pattern == text }
-    };
-    one(name) || (name.starts_with('_') && (path(name).is_some_and(|p| one(&p)) || one(&demangle(name))))
+    Pattern::new(pattern).matches(name)
+}
+
+/// A pattern as [`matches`] has it, made ready for many names.
+///
+/// ```
+/// use symbols::Pattern;
+///
+/// let pattern = Pattern::new("mem*");
+/// assert!(pattern.matches("memcpy") && !pattern.matches("wmemcpy"));
+/// assert_eq!(pattern.name(), None);
+/// // No mangled name is looked into here.
+/// assert!(pattern.is_match("memcpy") && Pattern::new("ns::*").matches("_ZN2ns1fEi"));
+/// assert!(!Pattern::new("ns::*").is_match("_ZN2ns1fEi"));
+/// // What can match no more than one name.
+/// assert_eq!(Pattern::new(r"operator new\[]").name().as_deref(), Some("operator new[]"));
+/// // What a name would have to be like, for whoever looks for the one that was meant.
+/// assert_eq!(Pattern::new("mem*cpy?").letters(), "memcpy");
+/// ```
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    is_glob: bool,
+    glob: Vec<char>,
+}
+
+impl Pattern {
+    /// A pattern of this text.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), is_glob: is_glob(text), glob: text.chars().collect() }
+    }
+
+    /// Whether it names the function whose symbol is `name`: see [`matches`].
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        self.is_match(name)
+            || (name.starts_with('_')
+                && (path(name).is_some_and(|p| self.is_match(&p)) || self.is_match(&demangle(name))))
+    }
+
+    /// Whether it is all of `text`, which has no other forms.
+    #[must_use]
+    pub fn is_match(&self, text: &str) -> bool {
+        // A name may have such characters itself.
+        self.text == text || self.is_glob && (self.text == "*" || glob(&self.glob, text))
+    }
+
+    /// The only name that it can match, if it has nothing in it that stands for more, or it is escaped.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let mut name = String::new();
+        let mut characters = self.text.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '*' | '?' | '[' => return None,
+                '\\' => name.extend(characters.next()),
+                _ => name.push(character),
+            }
+        }
+        Some(name)
+    }
+
+    /// What stands for itself in it.
+    #[must_use]
+    pub fn letters(&self) -> String {
+        self.text.chars().filter(|c| !matches!(c, '*' | '?' | '[' | ']' | '\\')).collect()
+    }
 }
 
 pub(crate) fn is_glob(pattern: &str) -> bool {
-    pattern.contains(['*', '?', '['])
+    pattern.contains(['*', '?', '[', '\\'])
 }
 
 /// Whether the glob `pattern` matches all of `text`: `*` any run, `?` one character, `[a-z]` and
 /// `[!a-z]` (or `[^a-z]`) one of or none of a set, `\` takes the next character as it is. A `[`
 /// without its `]` stands for itself.
-fn glob(pattern: &str, text: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
+fn glob(pattern: &[char], text: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let (mut p, mut t) = (0, 0);
     // Where to come back to: after the latest `*`, which then takes one character more. One level
@@ -41,7 +104,7 @@ fn glob(pattern: &str, text: &str) -> bool {
         if pattern.get(p) == Some(&'*') {
             p += 1;
             retry = Some((p, t));
-        } else if let Some(next) = step(&pattern, p, text[t]) {
+        } else if let Some(next) = step(pattern, p, text[t]) {
             p = next;
             t += 1;
         } else if let Some((after_star, taken)) = retry {

@@ -26,6 +26,7 @@ mod kinds;
 mod libraries;
 mod modules;
 mod output;
+mod patterns;
 mod returns;
 mod signals;
 mod suite;

@@ -159,7 +159,7 @@ impl Process {
         trace.attach(self.pid().cast_signed()).expect("a child can be traced");
         let refused = trace.take_notices().into_iter().filter_map(|notice| match notice {
             Notice::Failed { event, why, .. } => Some((event, why)),
-            Notice::Refused { .. } | Notice::Note(_) => None,
+            Notice::Refused { .. } | Notice::Spread { .. } | Notice::Note(_) => None,
         });
         if let Some(refusal) = refused.min() {
             trace.detach().expect("the process can be left");

@@ -1,12 +1,14 @@
 //! `[OBJECT:]SYMBOL[+OFFSET]`, `[OBJECT:]0xADDRESS` or `PATH:OFFSET[(REFERENCE)]`, each with or without `%return`.
 //!
+//! A symbol or its object with `*`, `?` or `[` in it is a pattern; in quotes these are letters as any other.
+//!
 //! With a `/` in it and a digit behind its last `:` it is `PATH:OFFSET`: so Linux tells the two kinds of probe apart.
 
 use alloc::string::String;
 
 use super::{number, token::Part};
 use crate::{
-    definition::Place,
+    definition::{GLOB, Place, is_live},
     error::{ErrorCode, SyntaxError},
 };
 
@@ -54,18 +56,41 @@ fn reference(part: Part<'_>) -> Result<u64, SyntaxError> {
 
 fn in_object(part: Part<'_>) -> Result<Parsed, SyntaxError> {
     let bad = part.error(ErrorCode::BadProbeAddr);
-    let (object, target) = match object_end(part.masked) {
-        Some(at) => (Some(part.split_at(at).0.name().ok_or(bad.clone())?), part.skip(at + 1)),
+    let (before, target) = match object_end(part.masked) {
+        Some(at) => (Some(part.split_at(at).0), part.skip(at + 1)),
         None => (None, part),
     };
+    let object = before.map(|object| object.name().ok_or(bad.clone())).transpose()?;
     let (target, is_return) = return_suffix(target)?;
-    let place = if begins_number(target.masked) {
+    let is_pattern = is_glob(target) || before.is_some_and(is_glob);
+    let place = if is_pattern && !begins_number(target.masked) {
+        let glob = |part| glob(part).ok_or(bad.clone());
+        Place::Pattern { object: before.map(glob).transpose()?, name: glob(target)? }
+    } else if begins_number(target.masked) {
         Place::Address { object, addr: number::unsigned(target.masked).ok_or(bad)? }
     } else {
         let (symbol, offset) = symbol(target).ok_or(bad)?;
         Place::Symbol { object, symbol, offset }
     };
     Ok(Parsed { place, is_return, reference: None })
+}
+
+fn is_glob(part: Part<'_>) -> bool {
+    is_live(part.masked)
+}
+
+/// What a part of a pattern matches: a name is taken as it is, and has no offset.
+fn glob(part: Part<'_>) -> Option<String> {
+    let name = part.name().filter(|_| !part.masked.contains(['+', '#']))?;
+    if is_glob(part) {
+        return Some(name);
+    }
+    let mut glob = String::new();
+    for character in name.chars() {
+        glob.extend((GLOB.contains(&character) || character == '\\').then_some('\\'));
+        glob.push(character);
+    }
+    Some(glob)
 }
 
 /// Where `OBJECT:` ends: at the first `:` that is not half of a `::`.

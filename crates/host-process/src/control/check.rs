@@ -1,13 +1,15 @@
 //! Where a probe would go and how, in a file or in a running process, without touching anything.
 
-use super::member::DEFAULT_MAXACTIVE;
+use super::catalogue::Catalogue;
+use super::groups::{Matched, matched};
+use super::member::kind_of;
 use super::objects::{Cache, Mapped, Objects};
 use super::resolve::{FetchSymbols, Resolved, resolve};
 use super::{HostError, Result, returns};
 use arch::x86::{User, X86};
-use events::{Definition, Kind, compile};
+use events::{Definition, Place, compile};
 use hit::ORIGINAL_BYTES;
-use kprobes::{Error, Function, ProbeData, ProbeKind, Registry, Request, ReturnScheme, SiteData};
+use kprobes::{Error, Function, ProbeData, Registry, Request, ReturnScheme, SiteData};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ pub enum Verdict {
         /// Remarks.
         note: Option<String>,
     },
+    /// A pattern: what would become of each function that it matches, with the name of its event.
+    Matched(Vec<(String, Self)>),
     /// It would wait for this object.
     Pending(String),
     /// It would be refused: why.
@@ -42,6 +46,8 @@ pub enum Verdict {
 /// assert!(process.objects().all.iter().any(|object| object.is_called("libc.so.6")));
 /// let Verdict::Placed { place, .. } = process.check(&events::parse("p libc.so.6:atoi")?) else { panic!() };
 /// assert!(place.starts_with("libc.so.6:atoi+0x0/"));
+/// let Verdict::Matched(functions) = process.check(&events::parse("p libc.so.6:ato*")?) else { panic!() };
+/// assert!(functions.iter().any(|(name, verdict)| name == "atoi" && matches!(verdict, Verdict::Placed { .. })));
 /// let Verdict::Refused(why) = process.check(&events::parse("p libc.so.6:atoii")?) else { panic!() };
 /// assert!(why.contains("the nearest names: atoi"));
 ///
@@ -64,11 +70,16 @@ impl View {
     ///
     /// When there is none, or it may not be looked at.
     pub fn of_process(pid: i32) -> Result<Self> {
+        Self::with(pid, &mut Cache::default())
+    }
+
+    /// As [`of_process`](Self::of_process), of files that may have been read before.
+    pub(crate) fn with(pid: i32, cache: &mut Cache) -> Result<Self> {
         symbols::Object::read(&super::process::executable(pid)).map_err(|error| match error {
             symbols::ObjectError::NotFound { .. } => HostError::NoProcess { pid },
             other => HostError::Object(other),
         })?;
-        Ok(Self { objects: Objects::read(pid, &mut Cache::default())?, pid: Some(pid), registry: Registry::new(0, 0) })
+        Ok(Self { objects: Objects::read(pid, cache)?, pid: Some(pid), registry: Registry::new(0, 0) })
     }
 
     /// A file.
@@ -95,19 +106,39 @@ impl View {
     pub fn check(&mut self, definition: &Definition) -> Verdict {
         // A single file stands for all that is mapped: what it lacks would be waited for.
         let complete = self.pid.is_some() || definition.object().is_none();
-        let (address, note) = match resolve(&self.objects, &definition.place, complete) {
-            Resolved::Address { address, note } => (address, note),
-            Resolved::Pending(object) => return Verdict::Pending(object),
-            Resolved::Failed(why) => return Verdict::Refused(why),
+        if let Place::Pattern { .. } = &definition.place {
+            return self.check_pattern(definition, complete);
+        }
+        match resolve(&self.objects, &definition.place, complete) {
+            Resolved::Address { address, note } => self.check_at(definition, address, note),
+            Resolved::Pending(object) => Verdict::Pending(object),
+            Resolved::Failed(why) => Verdict::Refused(why),
+        }
+    }
+
+    fn check_pattern(&mut self, definition: &Definition, complete: bool) -> Verdict {
+        let mut catalogue = Catalogue::new(core::slice::from_ref(definition));
+        let found = match matched(&self.objects, 0, definition, complete, &mut catalogue) {
+            Matched::Blocks(blocks) => blocks,
+            Matched::Waits(place) => return Verdict::Pending(place),
+            Matched::Nothing(why) => return Verdict::Refused(why),
         };
+        let mut functions = Vec::new();
+        for (block, object) in found {
+            let bias = self.objects.all.get(object).map_or(0, |object| object.bias);
+            for (at, vaddr) in block.addresses().enumerate() {
+                let name = block.name(at).filter(|_| block.is_each()).unwrap_or_else(|| definition.event_name());
+                functions.push((name, self.check_at(definition, vaddr.wrapping_add(bias), None)));
+            }
+        }
+        Verdict::Matched(functions)
+    }
+
+    fn check_at(&mut self, definition: &Definition, address: u64, note: Option<String>) -> Verdict {
         if let Err(error) = compile(definition, &FetchSymbols(&self.objects)) {
             return Verdict::Refused(error.to_string());
         }
-        let kind = match definition.kind {
-            Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
-            _ => ProbeKind::Entry,
-        };
-        let request = Request::counting(address, kind, 0);
+        let request = Request::counting(address, kind_of(definition), 0);
         match self.registry.check(&mut Still(&self.objects), &request) {
             Ok(placement) => Verdict::Placed {
                 address,

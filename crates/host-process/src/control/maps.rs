@@ -141,7 +141,16 @@ fn heap_follows(maps: &[Mapping], i: usize) -> bool {
         return true;
     }
     let next_is_close = maps.get(i + 1).is_some_and(|n| n.start.saturating_sub(map.end) < GROWTH);
-    !maps.iter().any(is_heap) && !next_is_close
+    !maps.iter().any(is_heap) && !next_is_close && is_of_file(maps, i)
+}
+
+/// Whether mapping `i` is a file's, or what is zero at first behind one: areas of our own are not, and nothing grows behind
+/// them.
+fn is_of_file(maps: &[Mapping], i: usize) -> bool {
+    let before = maps.get(..=i).unwrap_or_default();
+    let mut start = before.last().map_or(0, |map| map.end);
+    let adjacent = before.iter().rev().take_while(|map| core::mem::replace(&mut start, map.start) == map.end);
+    adjacent.into_iter().any(|map| map.file.2 != 0 || matches!(map.path, MMapPath::Path(_)))
 }
 
 #[cfg(test)]
@@ -167,6 +176,15 @@ mod tests {
         assert!(gap + 0x10000 < 0x5555_0000_0000, "{gap:#x} is below the program");
         let gap = gap_near(&maps, 0x7fff_0000_8000, 0x10000).unwrap();
         assert!(gap.abs_diff(0x7fff_0000_8000) < 0x200_0000, "{gap:#x}");
+    }
+
+    #[test]
+    fn nothing_grows_behind_an_area_of_our_own() {
+        let area = map(0x5554_0000_0000, 0x5554_0010_0000, MMapPath::Anonymous);
+        let bss = map(0x5555_0010_0000, 0x5555_0011_0000, MMapPath::Anonymous);
+        let maps = [area, file(0x5555_0000_0000, 0x5555_0010_0000), bss];
+        assert!(is_free(&maps, &(0x5554_0020_0000..0x5554_0030_0000)));
+        assert!(!is_free(&maps, &(0x5555_0020_0000..0x5555_0030_0000)));
     }
 
     #[test]

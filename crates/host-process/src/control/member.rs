@@ -1,10 +1,12 @@
 //! One process of a trace: its target, its registry, and which events are placed in it.
 
+use super::groups::Group;
 use super::guards::Guards;
 use super::hooks::{self, Needs};
 use super::image::Image;
 use super::inject::Site as AgentSite;
 use super::modules::{self, ModuleFile, Planted};
+use super::notice::Progress;
 use super::objects::{Cache, Objects};
 use super::process::Life;
 use super::resolve::{FetchSymbols, Resolved, resolve};
@@ -14,7 +16,7 @@ use super::target::Target;
 use super::{HostError, Result, inject, settle, table};
 use crate::abi::{FLAG_FOLLOW, Home};
 use core::mem::offset_of;
-use events::{Definition, compile};
+use events::{Definition, Place, compile};
 use hit::Kind;
 use kprobes::{Handle, Placement, ProbeKind, Registry, Request};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) follow: bool,
     /// Count only, record nothing.
     pub(crate) count: bool,
+    /// How far placing is.
+    pub(crate) progress: Arc<Progress>,
     /// Modules to insert, and whether they end with the trace.
     pub(crate) modules: Arc<Vec<(ModuleFile, bool)>>,
 }
@@ -51,6 +55,8 @@ pub(crate) enum State {
     /// Waits for an object of this name.
     Pending(String),
     Placed(Handle),
+    /// A pattern: its functions are in groups.
+    Spread,
     /// It could not be placed here; said already.
     Failed,
 }
@@ -60,6 +66,8 @@ pub(crate) enum State {
 pub(crate) enum News {
     /// An event cannot be placed: its index, and why.
     Failed(usize, String),
+    /// What became of a pattern in an object, where not all functions are probed.
+    Spread(usize, String),
     /// Something worth knowing.
     Note(String),
 }
@@ -72,6 +80,8 @@ pub(crate) struct Member {
     pub(crate) life: Life,
     pub(crate) bank: usize,
     pub(crate) states: Vec<State>,
+    /// The functions of patterns.
+    pub(crate) groups: Vec<Group>,
     pub(crate) registry: Registry,
     guards: Guards,
     /// All objects that the program starts with are mapped.
@@ -125,6 +135,7 @@ impl Member {
             life,
             bank,
             states,
+            groups: Vec::new(),
             registry,
             guards,
             complete: false,
@@ -159,8 +170,9 @@ impl Member {
         let registry = Registry::new(sites.len() as u32, probes.len() as u32).after(table::latest(&probes));
         let mut member = Self::new(target, registry, bank, plan)?;
         member.complete = is_complete(&member.target.objects);
-        let found = member.take_over(sites, &probes)?;
+        let mut found = member.take_over(sites, &probes)?;
         member.find_guests()?;
+        member.inherit_groups(plan, cache, &mut found);
         for (id, members) in found {
             let placement = placement(&probes, &members);
             if let (Some(state), Some(&(address, _))) = (member.states.get_mut(id as usize), members.first()) {
@@ -238,7 +250,7 @@ impl Member {
             self.cleaned.extend(settle::changed_before(remote.as_mut(), &self.target, scratch, before)?);
             self.target.set_remote(Some(remote));
         }
-        self.place_events(plan, &mut news)?;
+        self.place_events(plan, cache, &mut news)?;
         Ok(news)
     }
 
@@ -247,14 +259,18 @@ impl Member {
     pub(crate) fn place(&mut self, plan: &Plan, cache: &mut Cache) -> Result<Vec<News>> {
         let mut news = Vec::new();
         self.place_hooks(plan, cache, &mut news)?;
-        self.place_events(plan, &mut news)?;
+        self.place_events(plan, cache, &mut news)?;
         Ok(news)
     }
 
     /// Places events whose objects are there.
-    pub(crate) fn place_events(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<()> {
+    pub(crate) fn place_events(&mut self, plan: &Plan, cache: &mut Cache, news: &mut Vec<News>) -> Result<()> {
         let mut batch: Vec<(usize, Request)> = Vec::new();
         for (id, definition) in plan.definitions.iter().enumerate() {
+            if matches!(definition.place, Place::Pattern { .. }) {
+                self.spread(id, definition, plan, cache, news)?;
+                continue;
+            }
             if !matches!(self.states.get(id), Some(State::Pending(_))) {
                 continue;
             }
@@ -288,41 +304,39 @@ impl Member {
             }
             Resolved::Failed(why) => return Err(why),
         };
-        let program = compile(definition, &FetchSymbols(&self.target.objects)).map_err(|e| e.to_string())?;
-        let kind = match definition.kind {
-            events::Kind::Return { maxactive } => {
-                ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) }
-            }
-            _ => ProbeKind::Entry,
-        };
-        let program = if count { Vec::new() } else { program.code };
-        Ok(Some(Request { record: !count, program, ..Request::counting(address, kind, id as u32) }))
+        self.like(id, definition, count).map(|request| Some(Request { address, ..request }))
     }
 
-    /// Registers a batch; a request that fails is left out and the rest tried again.
-    fn register(&mut self, mut batch: Vec<(usize, Request)>, news: &mut Vec<News>) -> Result<()> {
-        while !batch.is_empty() {
-            let requests: Vec<Request> = batch.iter().map(|(_, r)| r.clone()).collect();
-            match self.registry.register(&mut self.target, &requests) {
-                Ok(handles) => {
-                    for ((id, _), handle) in batch.into_iter().zip(handles) {
-                        if let Some(state) = self.states.get_mut(id) {
-                            *state = State::Placed(handle);
-                        }
-                    }
-                    return Ok(());
-                }
-                Err((_, error @ kprobes::Error::Host(_))) => return Err(HostError::Probe(error)),
-                Err((index, error)) => {
-                    let (id, _) = batch.remove(index);
-                    self.fail(id, error.to_string(), news);
-                }
+    /// A request for an event, but for its address.
+    pub(crate) fn like(
+        &self,
+        id: usize,
+        definition: &Definition,
+        count: bool,
+    ) -> core::result::Result<Request, String> {
+        let program = compile(definition, &FetchSymbols(&self.target.objects)).map_err(|e| e.to_string())?;
+        let program = if count { Vec::new() } else { program.code };
+        Ok(Request { record: !count, program, ..Request::counting(0, kind_of(definition), id as u32) })
+    }
+
+    /// Registers a batch; a request that fails is left out.
+    fn register(&mut self, batch: Vec<(usize, Request)>, news: &mut Vec<News>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (ids, requests): (Vec<usize>, Vec<Request>) = batch.into_iter().unzip();
+        let placed = self.registry.register_each(&mut self.target, &requests).map_err(HostError::Probe)?;
+        for (id, placed) in ids.into_iter().zip(placed) {
+            match (placed, self.states.get_mut(id)) {
+                (Ok(handle), Some(state)) => *state = State::Placed(handle),
+                (Ok(_), None) => {}
+                (Err(error), _) => self.fail(id, error.to_string(), news),
             }
         }
         Ok(())
     }
 
-    fn fail(&mut self, id: usize, why: String, news: &mut Vec<News>) {
+    pub(crate) fn fail(&mut self, id: usize, why: String, news: &mut Vec<News>) {
         if let Some(state) = self.states.get_mut(id) {
             *state = State::Failed;
         }
@@ -360,6 +374,7 @@ impl Member {
                 }
             }
         }
+        self.groups.retain(|group| group.is_mapped(&self.target.objects));
         self.complete = self.complete || is_complete(&self.target.objects);
         Ok(())
     }
@@ -373,7 +388,7 @@ impl Member {
             }
         }
         // Guards go last: they protect the probes.
-        let events = self.registry.unregister(&mut self.target, &handles);
+        let events = self.registry.unregister(&mut self.target, &handles).and(self.remove_groups());
         if self.is_inhabited()? {
             return events.map_err(HostError::Probe);
         }
@@ -382,8 +397,16 @@ impl Member {
     }
 }
 
+/// What a definition's probes are.
+pub(crate) fn kind_of(definition: &Definition) -> ProbeKind {
+    match definition.kind {
+        events::Kind::Return { maxactive } => ProbeKind::Return { maxactive: maxactive.unwrap_or(DEFAULT_MAXACTIVE) },
+        _ => ProbeKind::Entry,
+    }
+}
+
 /// How the probes of an event that was found in a table are placed.
-fn placement(probes: &[table::StoredProbe], members: &[(u64, u32)]) -> Placement {
+pub(crate) fn placement(probes: &[table::StoredProbe], members: &[(u64, u32)]) -> Placement {
     let kind = members.first().and_then(|&(_, index)| probes.get(index as usize)?.kind);
     match kind {
         Some(Kind::Return) => Placement::ReturnStub,

@@ -8,6 +8,9 @@
 //! What happens later reaches the tool through the shared memory: records in rings, and events in mailboxes, whose
 //! thread waits and makes system calls for us meanwhile.
 
+mod ahead;
+mod buckets;
+mod catalogue;
 mod check;
 mod clock;
 mod depart;
@@ -15,6 +18,7 @@ mod drain;
 mod error;
 mod families;
 mod follow;
+mod groups;
 mod guards;
 mod hooks;
 mod image;
@@ -31,25 +35,29 @@ mod notice;
 mod objects;
 mod process;
 mod ptrace;
+mod recent;
 mod resolve;
 mod returns;
 mod scrub;
 mod settle;
 mod shared;
+mod spread;
 mod stop;
 mod table;
 mod tally;
 mod target;
 mod trace;
+mod writes;
 
+pub use catalogue::title;
 pub use check::{Verdict, View};
 pub use clock::Clock;
 pub use error::{HostError, Result};
 pub use image::Image;
 pub use member::DEFAULT_MAXACTIVE;
-pub use notice::{Notice, Options, Record};
+pub use notice::{Notice, Options, Progress, Record};
 pub use objects::{Cache, Mapped, Objects};
 pub use process::{executable, is_alive, thread_name};
 pub use resolve::{Resolved, resolve};
-pub use tally::Tally;
+pub use tally::{FunctionTally, Tally};
 pub use trace::Trace;

@@ -2,6 +2,7 @@
 
 use super::objects::Objects;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// What is traced, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,10 +13,19 @@ pub struct Options {
     pub count: bool,
 }
 
+/// How far the placing of patterns is, for whoever waits for it in another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Functions that are placed, or refused.
+    pub placed: AtomicUsize,
+    /// Functions that were found until now.
+    pub wanted: AtomicUsize,
+}
+
 /// An event from a traced process.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Index of its definition.
+    /// The event: see [`Trace::event`](super::Trace::event).
     pub event: usize,
     /// Time stamp counter.
     pub time: u64,
@@ -62,6 +72,13 @@ pub enum Notice {
         why: String,
         /// As above: a command that was started for this trace has been ended.
         fatal: bool,
+    },
+    /// A pattern was placed in an object, and not all functions could be.
+    Spread {
+        /// Index of its definition.
+        event: usize,
+        /// How many, and why.
+        what: String,
     },
     /// Anything else.
     Note(String),

@@ -1,6 +1,7 @@
 //! The objects that are mapped in a target: its program and its libraries, with their symbols.
 
 use super::Result;
+use super::catalogue::Catalogue;
 use super::hooks::Needs;
 use super::maps::{Mapping, mappings};
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use symbols::{Function, Object};
+use symbols::{Function, Object, Pattern};
 
 /// ELF files that were read, by device and inode: processes of one trace mostly share them.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Cache {
     files: HashMap<FileId, Option<Arc<Object>>>,
     /// Where the host's own probes belong in a file: addresses of the file, and what to do there.
     pub(crate) hooks: HashMap<(FileId, Needs), Arc<Vec<Hook>>>,
+    /// Which functions patterns match.
+    pub(crate) catalogue: Catalogue,
 }
 
 /// Device and inode.
@@ -70,6 +73,23 @@ impl Mapped {
             || short(self.base_name())
             || self.object.soname().is_some_and(short)
             || name.contains('/') && same_file(Path::new(name), Path::new(&self.path))
+    }
+
+    /// Whether a pattern means this object: it matches its path, its base name or its soname.
+    ///
+    /// ```
+    /// # use host_process::control::{Cache, Objects};
+    /// use symbols::Pattern;
+    ///
+    /// let objects = Objects::read(std::process::id().cast_signed(), &mut Cache::default())?;
+    /// assert!(objects.all.iter().all(|object| object.is_matched_by(&Pattern::new("*"))));
+    /// assert!(objects.all.iter().any(|object| object.is_matched_by(&Pattern::new("libc.so.?"))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_matched_by(&self, pattern: &Pattern) -> bool {
+        let names = [Some(self.path.as_str()), Some(self.base_name()), self.object.soname()];
+        names.into_iter().flatten().any(|name| pattern.is_match(name))
     }
 
     /// Whether `address` is in its code.

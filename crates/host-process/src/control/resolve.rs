@@ -2,8 +2,9 @@
 
 use super::objects::{Mapped, Objects};
 use events::{Place, Resolve};
+use std::collections::BTreeSet;
 use std::path::Path;
-use symbols::Lookup;
+use symbols::{Lookup, Pattern};
 
 /// What became of a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub fn resolve(objects: &Objects, place: &Place, complete: bool) -> Resolved {
         }),
         Place::Address { object: Some(object), addr } => by_object(objects, object, complete, |_| Ok(*addr)),
         Place::Address { object: None, addr } => Resolved::Address { address: *addr, note: None },
+        Place::Pattern { .. } => Resolved::Failed("a pattern has many addresses".into()),
         Place::Anywhere => Resolved::Failed("a line that removes a probe has no place".into()),
     }
 }
@@ -63,7 +65,7 @@ fn by_object(objects: &Objects, name: &str, complete: bool, find: impl Fn(&Mappe
 }
 
 /// An object that is not there may come, unless nothing can come any more.
-fn not_mapped(objects: &Objects, name: &str, complete: bool) -> Resolved {
+pub(crate) fn not_mapped(objects: &Objects, name: &str, complete: bool) -> Resolved {
     if name.contains('/') && !Path::new(name).exists() {
         return Resolved::Failed(format!("there is no file {name}"));
     }
@@ -106,12 +108,34 @@ fn anywhere(objects: &Objects, symbol: &str, offset: u64, complete: bool) -> Res
 }
 
 fn not_found(symbol: &str, place: &str, nearest: &[String]) -> Resolved {
-    let mut text = format!("no function `{symbol}` in {place}");
+    Resolved::Failed(with_nearest(format!("no function `{symbol}` in {place}"), nearest))
+}
+
+fn with_nearest(mut text: String, nearest: &[String]) -> String {
     if let Some((first, rest)) = nearest.split_first() {
         text += &format!("; the nearest names: {first}");
         rest.iter().take(4).for_each(|n| text += &format!(", {n}"));
     }
-    Resolved::Failed(text)
+    text
+}
+
+/// That a pattern matches nothing in any of the objects that it means.
+pub(crate) fn unmatched(objects: &[&Mapped], pattern: &str) -> String {
+    let place = match objects {
+        [object] => object.base_name(),
+        _ => "the program and its libraries",
+    };
+    let letters = Pattern::new(pattern).letters();
+    let near = |object: &&Mapped| match object.object.lookup(&letters) {
+        Lookup::NotFound { nearest } => nearest,
+        Lookup::Found(function) => vec![function.name().to_owned()],
+        Lookup::Ambiguous(all) => all.iter().map(|function| function.name().to_owned()).collect(),
+    };
+    let mut nearest: Vec<String> = objects.iter().flat_map(near).collect();
+    let mut seen = BTreeSet::new();
+    nearest.retain(|name| seen.insert(name.clone()));
+    let text = format!("no function matches `{pattern}` in {place}");
+    with_nearest(text, &nearest)
 }
 
 /// A symbol in one object; otherwise the nearest names.

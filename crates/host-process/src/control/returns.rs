@@ -55,6 +55,10 @@ const TWICE: [&str; 14] = [
     "__clone",
     "__clone_internal",
 ];
+/// Functions that are not called: where others have their return address, these have something else. Beginnings of names, since
+/// the dynamic linker has one for each way to save registers.
+const NOT_CALLED: [&str; 5] =
+    ["_dl_runtime_resolve", "_dl_runtime_profile", "_dl_start_user", "__restore_rt", "__start_context"];
 /// Functions that look at their own return address.
 const LOOKING: [&str; 8] =
     ["dlsym", "dlvsym", "dlopen", "dlmopen", "__libc_dlsym", "__libc_dlopen_mode", "dl_iterate_phdr", "_dl_addr"];
@@ -64,6 +68,9 @@ fn never(objects: &Objects, address: u64) -> Option<String> {
     let object = objects.at(address)?;
     if object.to_file(address) == object.object.entry() {
         return Some("it is where the program begins: it has no caller".into());
+    }
+    if let Some(name) = names(object, address).find(|name| NOT_CALLED.iter().any(|start| name.starts_with(start))) {
+        return Some(format!("`{name}` is not called: it has no return address"));
     }
     let twice = names(object, address).find(|n| TWICE.contains(n))?;
     Some(format!("`{twice}` can return more than once from one call"))

@@ -2,11 +2,10 @@
 
 use super::Result;
 use super::target::Target;
-use crate::abi::{BUCKETS, Home};
+use crate::abi::Home;
 use core::mem::offset_of;
 use hit::{Handlers, Kind, Probe, Site};
 use kprobes::{HandlerData, ProbeData, SiteData};
-use sync::{Bucket, Table};
 
 /// Writes integers at the offsets of a `repr(C)` structure.
 struct Fields(Vec<u8>);
@@ -180,26 +179,4 @@ pub(crate) fn chain(probes: &[StoredProbe], first: u32) -> Vec<u32> {
         next = probe.next;
     }
     chain
-}
-
-/// Which bucket of the target's table is to hold `address`.
-///
-/// Reads the table a few buckets at a time, since the sequence of an address is a run of them.
-pub(crate) fn bucket_for(target: &Target, address: u64) -> Result<Option<usize>> {
-    const RUN: usize = 64;
-    let mut first = Table::start(address) & (BUCKETS - 1);
-    let mut left = BUCKETS;
-    while left > 0 {
-        let count = RUN.min(BUCKETS - first).min(left);
-        let mut bytes = vec![0; count * size_of::<Bucket>()];
-        let at = target.home(offset_of!(Home, buckets)) + (first * size_of::<Bucket>()) as u64;
-        target.memory().read(at, &mut bytes)?;
-        let usable = |b: &[u8]| matches!(word_at(b, 0), k if k == 0 || k == address);
-        if let Some(found) = bytes.chunks_exact(size_of::<Bucket>()).position(usable) {
-            return Ok(Some(first + found));
-        }
-        first = (first + count) & (BUCKETS - 1);
-        left -= count;
-    }
-    Ok(None)
 }

@@ -1,7 +1,10 @@
 //! What was counted for an event, in all processes of a trace.
 
 use super::member::{Member, State};
+use crate::abi::Bank;
 use hit::Counts;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Counts and places of an event.
 ///
@@ -43,6 +46,26 @@ impl Tally {
         self.unwound += counts.unwound;
     }
 
+    /// Adds what was counted elsewhere.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.missed += other.missed;
+        self.lost += other.lost;
+        self.returns += other.returns;
+        self.unwound += other.unwound;
+    }
+
+    /// Whether nothing was counted.
+    pub(crate) fn is_zero(&self) -> bool {
+        [self.hits, self.missed, self.lost, self.returns, self.unwound] == [0; 5]
+    }
+
+    pub(crate) fn say_placed(&mut self, text: String) {
+        if !self.placed.contains(&text) {
+            self.placed.push(text);
+        }
+    }
+
     pub(crate) fn place(&mut self, state: &State, member: &Member) {
         let State::Placed(handle) = state else { return };
         let address = handle.address;
@@ -50,9 +73,42 @@ impl Tally {
             (Some((name, offset, _)), Some(object)) => format!("{}:{name}+{offset:#x}", object.base_name()),
             _ => format!("{address:#x}"),
         };
-        let text = format!("{place} ({})", handle.placement);
-        if !self.placed.contains(&text) {
-            self.placed.push(text);
+        self.say_placed(format!("{place} ({})", handle.placement));
+    }
+}
+
+/// Counts and places of one function that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionTally {
+    /// Index of the pattern's definition.
+    pub definition: usize,
+    /// The name of the function's event.
+    pub name: String,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// The counts of the functions of patterns, by their events: of those that were hit.
+pub(crate) type FunctionCounts = BTreeMap<u32, Tally>;
+
+/// Adds what a bank has counted for a range of events.
+pub(crate) fn add_functions(counts: &mut FunctionCounts, bank: &Bank, events: Range<usize>) {
+    for event in events {
+        let mut tally = Tally::default();
+        tally.add(bank.counts(event));
+        if !tally.is_zero() {
+            counts.entry(event as u32).or_default().join(&tally);
+        }
+    }
+}
+
+/// Says where the functions are that a member has counted.
+pub(crate) fn place_functions(counts: &mut FunctionCounts, member: &Member) {
+    for group in member.groups.iter().filter(|group| group.block.is_each()) {
+        for (nth, &at) in group.at.iter().enumerate() {
+            if let Some(tally) = counts.get_mut(&group.block.event(at as usize)) {
+                group.place(nth).into_iter().for_each(|text| tally.say_placed(text));
+            }
         }
     }
 }

@@ -1,23 +1,27 @@
 //! A target as control's host: its table, its text, its slots, reached from outside.
 
+use super::ahead::Ahead;
+use super::buckets::Buckets;
 use super::inject::{Site as AgentSite, map};
-use super::maps::{HIGHEST, LOWEST, gap_near, is_free, mappings};
+use super::maps::{HIGHEST, LOWEST, Mapping, gap_near, is_free, mappings};
 use super::memory::Memory;
 use super::objects::Objects;
+use super::recent::Recent;
 use super::returns;
 use super::stop::{Held, Remote, synchronize};
+use super::writes::Writes;
 use super::{HostError, Result};
 use crate::abi::lanes::{LANE_WINDOW, LANES, Lane, first_lane};
-use crate::abi::{ARENAS, Arena, BUCKETS, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
+use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use crate::abi::{INSTANCES, STUB_BYTES, STUB_STRIDE};
 use core::mem::offset_of;
 use core::ops::Range;
 use hit::{Marks, Probe, Site};
 use isa::x86::{JUMP_LEN, Regs};
 use kprobes::{Error, Function, Pads, ProbeData, ReturnScheme, SiteData, Stepping};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sync::Bucket;
 
 /// Bytes of an area of slots.
 const ARENA_BYTES: u64 = 1 << 18;
@@ -31,6 +35,15 @@ pub(crate) struct Target {
     pub(crate) agent: AgentSite,
     pub(crate) objects: Arc<Objects>,
     memory: Memory,
+    /// What is stored and not written yet.
+    writes: Writes,
+    buckets: Buckets,
+    ahead: Ahead,
+    /// Sites that were stored a moment ago.
+    recent: Recent,
+    /// The mappings, while nobody else is expected to change them: until the next flush.
+    maps: Option<Vec<Mapping>>,
+    used: Used,
     arenas: Vec<(u64, u64, u64)>,
     /// The address of what detours call, if probes can be placed by jumps.
     detours: Option<u64>,
@@ -40,6 +53,16 @@ pub(crate) struct Target {
     programs_used: u32,
     /// Who makes system calls in the target at the moment; without one, a thread is stopped for each.
     remote: Option<Box<dyn Remote>>,
+}
+
+/// How much of the tables is in use, and whether the target is still to be told.
+#[derive(Debug, Default)]
+struct Used {
+    sites: u32,
+    probes: u32,
+    is_news: bool,
+    /// Areas of slots of which more is in use than their entries say.
+    arenas: BTreeSet<usize>,
 }
 
 impl core::fmt::Debug for dyn Remote {
@@ -58,6 +81,12 @@ impl Target {
             agent,
             objects,
             memory,
+            writes: Writes::default(),
+            buckets: Buckets::default(),
+            ahead: Ahead::default(),
+            recent: Recent::default(),
+            maps: None,
+            used: Used::default(),
             arenas: Vec::new(),
             detours: None,
             pads: Pads::new(JUMP_LEN),
@@ -69,6 +98,8 @@ impl Target {
             target.set_home_half(offset_of!(Home, has_lanes), 1)?;
             target.detours = Some(target.memory.word(target.home(offset_of!(Home, detour_entry)))?);
         }
+        target.used.sites = target.home_half(offset_of!(Home, sites_used))?;
+        target.used.probes = target.home_half(offset_of!(Home, probes_used))?;
         target.programs_used = target.home_half(offset_of!(Home, programs_used))?;
         let arenas = target.home_half(offset_of!(Home, arenas_used))?.min(ARENAS as u32);
         for i in 0..u64::from(arenas) {
@@ -188,18 +219,66 @@ impl Target {
         Ok(self.home(offset) + u64::from(index) * size_of::<T>() as u64)
     }
 
-    fn store(&self, at: u64, bytes: &[u8]) -> core::result::Result<(), Error> {
-        self.memory.write(at, bytes).map_err(failed)
+    fn store(&mut self, at: u64, bytes: &[u8]) -> core::result::Result<(), Error> {
+        self.writes.put(&self.memory, at, bytes).map_err(failed)
+    }
+
+    /// Changes a field of a site.
+    fn set_site(&mut self, index: u32, offset: usize, value: u32) -> core::result::Result<(), Error> {
+        let at = self.place::<Site>(offset_of!(Home, sites), index, "sites", SITES)?;
+        if self.recent.set(index, offset, value) {
+            Ok(())
+        } else {
+            self.store(at + offset as u64, &value.to_le_bytes())
+        }
+    }
+
+    /// Frees what is kept for the next registrations, after a large one.
+    pub(crate) fn relax(&mut self) {
+        self.recent = Recent::default();
+        give_back();
+    }
+
+    /// Makes all writes that were kept back. First what the tables hold, then how much of it is in use, and where it is found.
+    fn write_all(&mut self) -> Result<()> {
+        self.ahead.forget();
+        self.maps = None;
+        let sites = self.home(offset_of!(Home, sites));
+        for (index, site) in self.recent.changed() {
+            let at = sites + u64::from(index) * size_of::<Site>() as u64;
+            self.writes.put(&self.memory, at, site)?;
+        }
+        let arenas = core::mem::take(&mut self.used.arenas);
+        for index in arenas {
+            let Some(&(base, size, used)) = self.arenas.get(index) else { continue };
+            let at = self.home(offset_of!(Home, arenas)) + (index * size_of::<Arena>()) as u64;
+            let bytes: Vec<u8> = [base, size, used].iter().flat_map(|w| w.to_le_bytes()).collect();
+            self.writes.put(&self.memory, at, &bytes)?;
+        }
+        self.writes.flush(&self.memory)?;
+        if core::mem::take(&mut self.used.is_news) {
+            self.set_home_half(offset_of!(Home, sites_used), self.used.sites)?;
+            self.set_home_half(offset_of!(Home, probes_used), self.used.probes)?;
+        }
+        self.buckets.flush(&self.memory, self.agent.home)
+    }
+
+    fn maps(&mut self) -> Result<&[Mapping]> {
+        let maps = match self.maps.take() {
+            Some(maps) => maps,
+            None => mappings(self.pid)?,
+        };
+        Ok(self.maps.insert(maps))
     }
 
     fn new_arena(&mut self, address: u64) -> Result<u64> {
-        let maps = mappings(self.pid)?;
-        let Some(place) = gap_near(&maps, address, ARENA_BYTES) else {
+        let Some(place) = gap_near(self.maps()?, address, ARENA_BYTES) else {
             let what = format!("no free address space within 1 GiB of {address:#x} for copies of instructions");
             return Err(HostError::Unexpected { pid: self.pid, what });
         };
         let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
         let exact = libc::MAP_FIXED_NOREPLACE as u64;
+        self.maps = None;
         let base = self.with_remote(|remote| map(remote, place, ARENA_BYTES, protection, exact))?;
         let index = self.arenas.len();
         if index >= ARENAS {
@@ -210,15 +289,8 @@ impl Target {
         }
         self.arenas.push((base, ARENA_BYTES, SLOT_BYTES));
         self.set_home_half(offset_of!(Home, arenas_used), index as u32 + 1)?;
-        self.note_arena(index)?;
+        self.used.arenas.insert(index);
         Ok(base)
-    }
-
-    fn note_arena(&self, index: usize) -> Result<()> {
-        let Some(&(base, size, used)) = self.arenas.get(index) else { return Ok(()) };
-        let at = self.home(offset_of!(Home, arenas)) + (index * size_of::<Arena>()) as u64;
-        let bytes: Vec<u8> = [base, size, used].iter().flat_map(|w| w.to_le_bytes()).collect();
-        self.memory.write(at, &bytes)
     }
 
     /// Who is in a handler or a detour now.
@@ -315,7 +387,7 @@ impl Target {
         let arena = self.arenas.get_mut(index).ok_or(Error::Full { what: "areas of slots", limit: ARENAS })?;
         let slot = arena.0 + arena.2;
         arena.2 += bytes;
-        self.note_arena(index).map_err(failed)?;
+        self.used.arenas.insert(index);
         Ok(slot)
     }
 
@@ -326,10 +398,11 @@ impl Target {
         if self.pad_areas.iter().any(within) {
             return true;
         }
-        let Ok(maps) = mappings(self.pid) else { return false };
+        let Ok(maps) = self.maps() else { return false };
         let around = page & !(PAD_AREA - 1);
         let wanted = [around..around + PAD_AREA, page..page + PAGE];
-        let Some(area) = wanted.into_iter().find(|area| is_free(&maps, area)) else { return false };
+        let Some(area) = wanted.into_iter().find(|area| is_free(maps, area)) else { return false };
+        self.maps = None;
         let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
         let exact = libc::MAP_FIXED_NOREPLACE as u64;
         let bytes = area.end - area.start;
@@ -372,6 +445,16 @@ fn has_fs_base() -> bool {
     capabilities & FSGSBASE != 0
 }
 
+/// Gives the memory back that the allocator keeps for itself: after a large batch that is more than what the batch has left.
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    // SAFETY: it looks at what is free, and takes it from nobody.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+const fn give_back() {}
+
 /// `jmp [rip]`, and where to.
 fn far_jump(to: u64) -> Vec<u8> {
     [0xFF, 0x25, 0, 0, 0, 0].into_iter().chain(to.to_le_bytes()).collect()
@@ -398,7 +481,7 @@ impl kprobes::Host for Target {
     type Isa = arch::x86::X86<arch::x86::User>;
 
     fn read(&mut self, address: u64, out: &mut [u8]) -> core::result::Result<(), Error> {
-        self.memory.read(address, out).map_err(failed)
+        self.ahead.read(&self.memory, &self.objects, address, out).map_err(failed)
     }
 
     fn function(&mut self, address: u64) -> core::result::Result<Function, Error> {
@@ -472,7 +555,13 @@ impl kprobes::Host for Target {
     }
 
     fn write_slot(&mut self, slot: u64, code: &[u8]) -> core::result::Result<(), Error> {
-        self.store(slot, code)
+        if !self.arenas.iter().any(|&(base, size, _)| (base..base + size).contains(&slot)) {
+            return self.store(slot, code);
+        }
+        // Up to the next one, so that what is written to neighbours can be written at once.
+        let mut whole = code.to_vec();
+        whole.resize(code.len().next_multiple_of(SLOT_BYTES as usize), 0);
+        self.store(slot, &whole)
     }
 
     fn store_program(&mut self, code: &[u8]) -> core::result::Result<u32, Error> {
@@ -490,24 +579,23 @@ impl kprobes::Host for Target {
     fn store_site(&mut self, index: u32, site: &SiteData) -> core::result::Result<(), Error> {
         let at = self.place::<Site>(offset_of!(Home, sites), index, "sites", SITES)?;
         let marks = self.place::<Marks>(offset_of!(Home, marks), index, "sites", SITES)?;
-        self.store(at, &super::table::site_bytes(site))?;
+        let bytes = super::table::site_bytes(site);
+        self.recent.put(index, &bytes);
+        self.store(at, &bytes)?;
         self.store(marks, &super::table::marks_bytes(site))?;
-        self.set_home_half(offset_of!(Home, sites_used), index + 1).map_err(failed)
+        (self.used.sites, self.used.is_news) = (self.used.sites.max(index + 1), true);
+        Ok(())
     }
 
     fn publish(&mut self, address: u64, entry: u64) -> core::result::Result<(), Error> {
-        let full = Error::Full { what: "buckets of the probe table", limit: BUCKETS };
-        let bucket = super::table::bucket_for(self, address).map_err(failed)?.ok_or(full)?;
-        let at = self.home(offset_of!(Home, buckets)) + (bucket * size_of::<Bucket>()) as u64;
-        self.store(at + 8, &entry.to_le_bytes())?;
-        self.store(at, &address.to_le_bytes())
+        self.buckets.put(address, entry)
     }
 
     fn store_probe(&mut self, index: u32, probe: &ProbeData) -> core::result::Result<(), Error> {
         let at = self.place::<Probe>(offset_of!(Home, probes), index, "probes", PROBES)?;
         self.store(at, &super::table::probe_bytes(probe))?;
-        let used = self.home_half(offset_of!(Home, probes_used)).map_err(failed)?;
-        self.set_home_half(offset_of!(Home, probes_used), used.max(index + 1)).map_err(failed)
+        (self.used.probes, self.used.is_news) = (self.used.probes.max(index + 1), true);
+        Ok(())
     }
 
     fn set_state(&mut self, index: u32, state: u32) -> core::result::Result<(), Error> {
@@ -516,8 +604,7 @@ impl kprobes::Host for Target {
     }
 
     fn set_first(&mut self, site: u32, first: u32) -> core::result::Result<(), Error> {
-        let at = self.place::<Site>(offset_of!(Home, sites), site, "sites", SITES)?;
-        self.store(at + offset_of!(Site, first) as u64, &first.to_le_bytes())
+        self.set_site(site, offset_of!(Site, first), first)
     }
 
     fn set_next(&mut self, probe: u32, next: u32) -> core::result::Result<(), Error> {
@@ -526,19 +613,24 @@ impl kprobes::Host for Target {
     }
 
     fn set_armed(&mut self, site: u32, armed: bool) -> core::result::Result<(), Error> {
-        let at = self.place::<Site>(offset_of!(Home, sites), site, "sites", SITES)?;
-        let state = if armed { Site::ARMED } else { 0 };
-        self.store(at + offset_of!(Site, state) as u64, &state.to_le_bytes())
+        self.set_site(site, offset_of!(Site, state), if armed { Site::ARMED } else { 0 })
     }
 
     fn patch(&mut self, bytes: &[(u64, u8)]) -> core::result::Result<(), Error> {
         if bytes.is_empty() {
             return Ok(());
         }
-        for &(address, byte) in bytes {
-            self.store(address, &[byte])?;
+        // Bytes that follow each other by one system call: the order within a step does not matter.
+        for run in bytes.chunk_by(|a, b| a.0 + 1 == b.0) {
+            let Some(&(first, _)) = run.first() else { continue };
+            let run: Vec<u8> = run.iter().map(|&(_, byte)| byte).collect();
+            self.memory.write(first, &run).map_err(failed)?;
         }
         self.synchronize().map_err(failed)
+    }
+
+    fn flush(&mut self) -> core::result::Result<(), Error> {
+        self.write_all().map_err(failed)
     }
 
     fn grace(&mut self) {

@@ -6,20 +6,24 @@
 //! [`Trace::service`] again and again: that answers mailboxes, notices children and deaths, and collects records. A
 //! small thread of its own moves the heartbeat, so that agents do not take a busy tool for a dead one.
 
+use super::catalogue::Catalogue;
+use super::check::{Verdict, View};
 use super::clock::Clock;
 use super::families::Families;
+use super::groups::{Matched, matched};
 use super::image::Image;
 use super::mail::Mail;
 use super::member::{Member, News, Plan, State};
 use super::modules::Message;
-use super::notice::{Notice, Options, Record};
+use super::notice::{Notice, Options, Progress, Record};
 use super::objects::{Cache, Objects};
+use super::resolve::FetchSymbols;
 use super::shared::SharedMap;
 use super::stop::Held;
-use super::tally::Tally;
+use super::tally::{FunctionCounts, FunctionTally, Tally, add_functions, place_functions};
 use super::{HostError, Result, follow, hooks, inject, launch, maps, modules, process, scrub, settle};
 use crate::abi::{event, mail as state};
-use events::Definition;
+use events::{Definition, Place, compile};
 use std::ffi::OsString;
 use std::process::Child;
 use std::sync::Arc;
@@ -67,6 +71,8 @@ pub struct Trace {
     strangers: Vec<Stranger>,
     cache: Cache,
     tallies: Vec<Tally>,
+    /// What functions of patterns have counted in processes that have left.
+    functions: FunctionCounts,
     records: Vec<Record>,
     /// The time stamp counter when the rings began to be read last: older records are all out.
     horizon: u64,
@@ -82,27 +88,66 @@ impl Trace {
     #[must_use]
     pub fn new(image: Image, definitions: Vec<Definition>, options: Options) -> Self {
         let tallies = definitions.iter().map(|_| Tally::default()).collect();
+        let mut cache = Cache::default();
+        cache.catalogue = Catalogue::new(&definitions);
         Self {
             image,
             plan: Plan {
                 definitions: Arc::new(definitions),
                 follow: options.follow,
                 count: options.count,
+                progress: Arc::default(),
                 modules: Arc::default(),
             },
             members: Vec::new(),
-            cache: Cache::default(),
+            cache,
             families: Families::default(),
             launched: None,
             inherits_block: false,
             strangers: Vec::new(),
             tallies,
+            functions: FunctionCounts::new(),
             records: Vec::new(),
             horizon: 0,
             notices: Vec::new(),
             messages: Vec::new(),
             clock: Clock::start(),
         }
+    }
+
+    /// Why definitions cannot be placed in a process, as far as its files tell; it is not touched.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process, or it may not be looked at.
+    ///
+    /// ```
+    /// # #[cfg(feature = "local")] {
+    /// # use host_process::control::{Image, Options, Trace};
+    /// let definitions = vec![events::parse("p libc.so.6:malloc")?, events::parse("p libc.so.6:malloq*")?];
+    /// let mut trace = Trace::new(Image::parse(agent_image::IMAGE)?, definitions, Options::default());
+    /// let refused = trace.check(std::process::id().cast_signed())?;
+    /// assert_eq!((refused.len(), refused[0].0), (1, 1));
+    /// assert!(refused[0].1.contains("the nearest names: malloc"), "{}", refused[0].1);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check(&mut self, pid: i32) -> Result<Vec<(usize, String)>> {
+        let mut view = View::with(pid, &mut self.cache)?;
+        let mut refused = Vec::new();
+        for (index, definition) in self.plan.definitions.iter().enumerate() {
+            if let Place::Pattern { .. } = definition.place {
+                let objects = view.objects();
+                let nothing = matched(objects, index, definition, true, &mut self.cache.catalogue);
+                let wrong = compile(definition, &FetchSymbols(objects)).map_err(|error| error.to_string());
+                if let (Matched::Nothing(why), _) | (_, Err(why)) = (nothing, wrong) {
+                    refused.push((index, why));
+                }
+            } else if let Verdict::Refused(why) = view.check(definition) {
+                refused.push((index, why));
+            }
+        }
+        Ok(refused)
     }
 
     /// Starts a command with the probes in it.
@@ -232,6 +277,7 @@ impl Trace {
     fn note(&mut self, pid: i32, news: Vec<News>, fatal: bool) {
         self.notices.extend(news.into_iter().map(|n| match n {
             News::Failed(event, why) => Notice::Failed { event, pid, why, fatal },
+            News::Spread(event, what) => Notice::Spread { event, what },
             News::Note(text) => Notice::Note(text),
         }));
     }
@@ -392,9 +438,7 @@ impl Trace {
         let member = self.members.remove(index);
         self.messages.extend(member.messages());
         let shared = member.target.agent.shared.clone();
-        for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
-            tally.place(state, &member);
-        }
+        self.say_placed(&member);
         if member.target.memory().word(member.target.agent.home).is_err()
             && process::runs_program(member.pid())
             && !self.plan.follow
@@ -405,6 +449,18 @@ impl Trace {
             )));
         }
         self.harvest(&shared, member.bank, &member.target.objects);
+        place_functions(&mut self.functions, &member);
+    }
+
+    /// Notes where events were placed in a member that leaves.
+    fn say_placed(&mut self, member: &Member) {
+        for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
+            tally.place(state, member);
+        }
+        for group in &member.groups {
+            let tally = self.tallies.get_mut(group.block.definition);
+            tally.into_iter().for_each(|tally| tally.say_placed(group.summary()));
+        }
     }
 
     /// Takes a bank's records and counts, and frees it.
@@ -414,6 +470,8 @@ impl Trace {
         for (id, tally) in self.tallies.iter_mut().enumerate() {
             tally.add(bank.counts(id));
         }
+        let events = self.tallies.len()..self.cache.catalogue.len();
+        add_functions(&mut self.functions, bank, events);
         // Its first word, the process id, becomes zero too: the bank is free.
         shared.wipe(index);
     }
@@ -489,10 +547,12 @@ impl Trace {
         let member = self.members.remove(0);
         self.messages.extend(member.messages());
         let shared = member.target.agent.shared.clone();
+        self.say_placed(&member);
         self.harvest(&shared, member.bank, &member.target.objects);
+        place_functions(&mut self.functions, &member);
     }
 
-    /// What was counted so far, by event.
+    /// What was counted so far, by definition; for a pattern, all its functions together.
     #[must_use]
     pub fn tallies(&self) -> Vec<Tally> {
         let mut all = self.tallies.clone();
@@ -502,8 +562,71 @@ impl Trace {
                 tally.place(state, member);
                 tally.add(bank.and_then(|bank| bank.counts(id)));
             }
+            for group in &member.groups {
+                let tally = all.get_mut(group.block.definition);
+                tally.into_iter().for_each(|tally| tally.say_placed(group.summary()));
+            }
+        }
+        for FunctionTally { definition, tally, .. } in self.functions() {
+            all.get_mut(definition).into_iter().for_each(|sum| sum.join(&tally));
         }
         all
+    }
+
+    /// What was counted so far for single functions of patterns: those that were hit.
+    ///
+    /// ```
+    /// # #[cfg(feature = "local")] {
+    /// # use host_process::control::{Image, Options, Trace};
+    /// # use std::time::Duration;
+    /// let definitions = vec![events::parse("p libc.so.6:mem*")?];
+    /// let mut trace = Trace::new(Image::parse(agent_image::IMAGE)?, definitions, Options::default());
+    /// let mut child = trace.launch(&["sort".into(), "/dev/null".into()])?;
+    /// while trace.is_active() {
+    ///     trace.wait(Duration::from_millis(10));
+    ///     trace.service()?;
+    /// }
+    /// # child.wait()?;
+    /// let placed = trace.progress().placed.load(std::sync::atomic::Ordering::Relaxed);
+    /// let functions = trace.functions();
+    /// assert!(placed > functions.len(), "those that were not hit are not listed");
+    /// let sum: u64 = functions.iter().map(|function| function.tally.hits).sum();
+    /// assert_eq!(sum, trace.tallies()[0].hits);
+    /// let first = &trace.take_records()[0];
+    /// let (definition, name) = trace.event(first.event).ok_or("an event of ours")?;
+    /// assert_eq!(definition, 0);
+    /// assert!(functions.iter().any(|function| Some(&function.name) == name.as_ref()));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn functions(&self) -> Vec<FunctionTally> {
+        let definitions = self.tallies.len();
+        let mut all = self.functions.clone();
+        for member in &self.members {
+            if let Some(bank) = member.target.agent.shared.bank(member.bank) {
+                add_functions(&mut all, bank, definitions..self.cache.catalogue.len());
+                place_functions(&mut all, member);
+            }
+        }
+        let told = |(event, tally)| {
+            let (definition, name) = self.event(event as usize)?;
+            Some(FunctionTally { definition, name: name?, tally })
+        };
+        all.into_iter().filter_map(told).collect()
+    }
+
+    /// The definition that a record's event belongs to, and the event's own name, if it is that of a pattern's function.
+    #[must_use]
+    pub fn event(&self, event: usize) -> Option<(usize, Option<String>)> {
+        let catalogue = &self.cache.catalogue;
+        Some((catalogue.definition(event, self.tallies.len())?, catalogue.name(event)))
+    }
+
+    /// How far the placing of patterns is.
+    #[must_use]
+    pub fn progress(&self) -> Arc<Progress> {
+        self.plan.progress.clone()
     }
 
     /// Forked children that were not counted, because too many were followed at once.

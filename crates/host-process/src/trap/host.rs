@@ -4,7 +4,7 @@ use super::lanes::Stay;
 use super::memory::{self, read, read_word};
 use super::{FAULT_BITS, Memory, debuggee, fork, guard, lanes, mailbox, modules, record, stacks, unwind};
 use crate::abi::lanes::ALONE;
-use crate::abi::{Home, STUB_STRIDE, action, event};
+use crate::abi::{Home, STUB_STRIDE, action, event, generation};
 use arch::x86::Space;
 use arch::x86::handlers::{self, Around, Running};
 use core::cell::{Cell, RefCell};
@@ -229,6 +229,13 @@ fn with_little<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
 /// Bytes of that room.
 const LITTLE: usize = 256;
 
+/// The probe table, as large as it is now.
+pub(crate) fn table(home: &Home) -> Table<'_> {
+    let place = generation(home.table_size.load(Ordering::Acquire));
+    let mask = place.len() - 1;
+    Table::with_mask(home.buckets.get(place).unwrap_or_default(), mask)
+}
+
 /// The instances of a process.
 pub(crate) fn returns(home: &Home) -> Returns<'_> {
     let stubs = home.stubs.load(Ordering::Relaxed);
@@ -320,7 +327,7 @@ impl Host for TrapHost<'_> {
     }
 
     fn find(&self, address: u64) -> Option<u64> {
-        Table::new(&self.memory.home.buckets).find(address)
+        table(self.memory.home).find(address)
     }
 
     fn site(&self, index: u64) -> Option<&Site> {

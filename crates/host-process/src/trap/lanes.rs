@@ -219,7 +219,7 @@ pub(crate) fn is_detour(home: &Home, frame: u64, read: impl FnOnce(u64, &mut [u8
     if back == home.return_entry.load(Ordering::Relaxed) {
         return site < home.instances.len() as u64;
     }
-    let table = sync::Table::new(&home.buckets);
+    let table = super::host::table(home);
     let entry = table.find(back).filter(|entry| entry & hit::SLOT != 0);
     let address = |index: u64| Some(home.sites.get(usize::try_from(index).ok()?)?.address.load(Ordering::Relaxed));
     entry.and_then(|entry| address(entry & (hit::SLOT - 1))).is_some_and(|of| address(site) == Some(of))

@@ -34,6 +34,8 @@ pub enum Call {
 
 /// What is called between two calls of control's.
 type Meanwhile<'m> = Box<dyn FnMut(&Machine, Call) + Send + 'm>;
+/// A write that is kept back.
+type Write<'m> = Box<dyn FnOnce(&'m Machine) + Send + 'm>;
 
 /// The machine as control sees it.
 ///
@@ -55,6 +57,8 @@ type Meanwhile<'m> = Box<dyn FnMut(&Machine, Call) + Send + 'm>;
 /// assert!(registry.register(&mut control, &[request.clone()]).is_err());
 /// assert_eq!(machine.text(), machine.pristine());
 /// control.calm();
+/// // Another kind of host: it writes many things at once, when it is told to.
+/// control.keep_back();
 ///
 /// // Between two calls other processors run. When the breakpoint is written, the copy of `add rdi, 1` is there.
 /// control.meanwhile(|machine, call| {
@@ -84,6 +88,8 @@ pub struct Control<'m> {
     pub stepping: Stepping,
     slots: u64,
     programs: u32,
+    /// What is stored and not written yet, if that is how this host works.
+    kept_back: Option<Vec<Write<'m>>>,
 }
 
 impl std::fmt::Debug for Control<'_> {
@@ -106,7 +112,25 @@ impl<'m> Control<'m> {
             stepping: Stepping::Best,
             slots: 0,
             programs: 0,
+            kept_back: None,
         }
+    }
+
+    /// Keeps all writes back from now on, until they are flushed, but for those to the text: these must find all others
+    /// made.
+    pub fn keep_back(&mut self) {
+        self.kept_back = Some(Vec::new());
+    }
+
+    fn write(&mut self, write: impl FnOnce(&'m Machine) + Send + 'm) {
+        match &mut self.kept_back {
+            Some(kept_back) => kept_back.push(Box::new(write)),
+            None => write(self.machine),
+        }
+    }
+
+    fn assert_flushed(&self) {
+        assert!(self.kept_back.as_ref().is_none_or(Vec::is_empty), "what was stored is not flushed");
     }
 
     /// Runs `f` before each call from now on: other processors do something meanwhile.
@@ -207,7 +231,12 @@ impl kprobes::Host for Control<'_> {
 
     fn write_slot(&mut self, slot: u64, code: &[u8]) -> Result<(), Error> {
         self.enter(Call::WriteSlot)?;
-        self.written(slot, code)
+        if self.kept_back.is_none() {
+            return self.written(slot, code);
+        }
+        let code = code.to_vec();
+        self.write(move |machine| assert!(machine.memory.write(slot, &code)));
+        Ok(())
     }
 
     fn store_program(&mut self, code: &[u8]) -> Result<u32, Error> {
@@ -218,48 +247,65 @@ impl kprobes::Host for Control<'_> {
 
     fn store_site(&mut self, index: u32, data: &SiteData) -> Result<(), Error> {
         self.enter(Call::StoreSite)?;
-        data.store(self.site(index)?, self.machine.tables.marks.get(index as usize));
+        let (site, data) = (self.site(index)?, *data);
+        self.write(move |machine| data.store(site, machine.tables.marks.get(index as usize)));
         Ok(())
     }
 
     fn publish(&mut self, address: u64, entry: u64) -> Result<(), Error> {
         self.enter(Call::Publish)?;
-        let table = Table::new(&self.machine.tables.buckets);
         let limit = self.machine.tables.buckets.len();
+        if self.kept_back.is_some() {
+            self.write(move |machine| assert!(Table::new(&machine.tables.buckets).insert(address, entry)));
+            return Ok(());
+        }
+        let table = Table::new(&self.machine.tables.buckets);
         table.insert(address, entry).then_some(()).ok_or(Error::Full { what: "buckets", limit })
     }
 
     fn store_probe(&mut self, index: u32, data: &ProbeData) -> Result<(), Error> {
         self.enter(Call::StoreProbe)?;
-        data.store(self.probe(index)?);
+        let (probe, data) = (self.probe(index)?, *data);
+        self.write(move |_| data.store(probe));
         Ok(())
     }
 
     fn set_state(&mut self, index: u32, state: u32) -> Result<(), Error> {
         self.enter(Call::SetState)?;
-        set_half(&self.probe(index)?.state, state);
+        let to = &self.probe(index)?.state;
+        self.write(move |_| set_half(to, state));
         Ok(())
     }
 
     fn set_first(&mut self, site: u32, first: u32) -> Result<(), Error> {
         self.enter(Call::SetFirst)?;
-        set_half(&self.site(site)?.first, first);
+        let to = &self.site(site)?.first;
+        self.write(move |_| set_half(to, first));
         Ok(())
     }
 
     fn set_next(&mut self, probe: u32, next: u32) -> Result<(), Error> {
         self.enter(Call::SetNext)?;
-        set_half(&self.probe(probe)?.next, next);
+        let to = &self.probe(probe)?.next;
+        self.write(move |_| set_half(to, next));
         Ok(())
     }
 
     fn set_armed(&mut self, site: u32, armed: bool) -> Result<(), Error> {
         self.enter(Call::SetArmed)?;
-        set_half(&self.site(site)?.state, if armed { Site::ARMED } else { 0 });
+        let to = &self.site(site)?.state;
+        self.write(move |_| set_half(to, if armed { Site::ARMED } else { 0 }));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        let machine = self.machine;
+        self.kept_back.iter_mut().flat_map(core::mem::take).for_each(|write| write(machine));
         Ok(())
     }
 
     fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error> {
+        self.assert_flushed();
         let entered = self.enter(Call::Patch);
         let count = if entered.is_ok() { bytes.len() } else { self.patched_before_failure };
         for (i, &(address, byte)) in bytes.iter().take(count).enumerate() {
@@ -272,6 +318,7 @@ impl kprobes::Host for Control<'_> {
     }
 
     fn grace(&mut self) {
+        self.assert_flushed();
         // It cannot fail; a failure that is due here is that of the next call.
         let _ = self.enter(Call::Grace);
         let words = &self.machine.tables.active;
