@@ -220,11 +220,11 @@ impl Kind {
 /// assert!(!probe.is_registered() && probe.kind().is_none());
 ///
 /// probe.kind.store(Kind::Handler.code(), Ordering::Relaxed);
-/// probe.flags.store(Probe::RECORD, Ordering::Relaxed);
+/// probe.flags.store(Probe::RECORD | Probe::LIGHT, Ordering::Relaxed);
 /// probe.handlers.after.store(0x5000, Ordering::Relaxed);
 /// probe.state.store(Probe::DISABLED, Ordering::Release);
 /// assert_eq!(probe.kind(), Some(Kind::Handler));
-/// assert!(probe.records() && probe.is_followed());
+/// assert!(probe.records() && probe.is_light() && probe.is_followed());
 /// assert!(probe.is_registered()); // though it is switched off
 /// ```
 #[repr(C, align(64))]

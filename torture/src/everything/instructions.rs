@@ -92,7 +92,8 @@ impl Inventory {
                 let example = format!("{}:{offset:#x}", object.display());
                 self.refused.entry(plain(&why)).or_insert((0, example)).0 += 1;
             }
-            Verdict::Pending(_) => {}
+            // A place of its own is no pattern, and its object is there.
+            Verdict::Pending(_) | Verdict::Matched(_) => {}
         }
     }
 
