@@ -194,6 +194,8 @@ pub struct Home {
     pub reserved: AtomicU32,
     /// Not 0: probes may be placed by jumps, and threads have [`lanes`]. Written by the tool, and never taken back.
     pub has_lanes: AtomicU32,
+    /// Changes when the process is to count elsewhere, or nowhere: [`lanes::Lane::cells`] of before mean nothing then.
+    pub epoch: AtomicU32,
     /// Not 0: the stubs were written. Written by the tool.
     pub has_stubs: AtomicU32,
     /// How many rows of [`Bank::hits`] were given to threads.

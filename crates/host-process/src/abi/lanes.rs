@@ -31,6 +31,10 @@ pub struct Lane {
     pub left: AtomicU64,
     /// Which row of [`Bank::hits`](super::Bank::hits) is the thread's own, + 1; 0: not asked for yet; [`NO_ROW`]: none.
     pub row: AtomicU64,
+    /// Address of the thread's row, while `epoch` is that of the process; 0: it has none there.
+    pub cells: AtomicU64,
+    /// When `cells` was set.
+    pub epoch: AtomicU64,
     /// The thread's id, if its control block has that; 0: nobody has looked yet; [`NO_ID`]: the block does not tell.
     pub tid: AtomicU64,
     /// Where it has it: an address.
@@ -64,9 +68,11 @@ pub const NO_ID: u64 = u64::MAX;
 /// ```
 #[must_use]
 pub const fn first_lane(fs_base: u64) -> usize {
-    const WINDOWS: u64 = (LANES / LANE_WINDOW) as u64;
-    // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
-    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let hash = (fs_base >> 6).wrapping_mul(GOLDEN) >> (u64::BITS - WINDOWS.trailing_zeros());
+    let hash = (fs_base >> 6).wrapping_mul(LANE_GOLDEN) >> LANE_SHIFT;
     hash as usize * LANE_WINDOW
 }
+
+/// The factor of Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+pub const LANE_GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+/// How far the product is shifted.
+pub const LANE_SHIFT: u32 = u64::BITS - (LANES / LANE_WINDOW).trailing_zeros();

@@ -198,5 +198,7 @@ fn start(servant: &mut dyn Servant, pid: i32, home: u64, entry: u64) -> Result<(
 pub(crate) fn count(pid: i32, home: u64) -> Result<()> {
     let memory = Memory::open(pid)?;
     let identity = memory.word(home + offset_of!(Home, identity) as u64)?;
+    let epoch = home + offset_of!(Home, epoch) as u64;
+    memory.write(epoch, &memory.half(epoch)?.wrapping_add(1).to_le_bytes())?;
     memory.write(identity + offset_of!(Identity, bank) as u64, &1u64.to_le_bytes())
 }

@@ -13,6 +13,9 @@
 //!               rsp ┘                                                     └ Regs
 //! ```
 //!
+//! Most probes count and nothing else. For those [`entry`] needs neither registers nor a function: if the site has one probe,
+//! and that counts, and the thread has a row of its own to count in, it adds one there.
+//!
 //! # What is different from a trap
 //!
 //! * **Signals** are delivered meanwhile. Their handlers may hit probes, which run; and may never come back (`longjmp`).
@@ -29,7 +32,10 @@
 //! Source: Linux, `arch/x86/kernel/kprobes/opt.c` (`optprobe_template_func`).
 
 use super::{TrapHost, fork, lanes, start};
-use hit::Onward;
+use crate::abi::lanes::{LANE_GOLDEN, LANE_SHIFT, LANE_WINDOW, Lane};
+use crate::abi::{EVENTS, Home, Identity, PROBES};
+use core::mem::offset_of;
+use hit::{Kind, Onward, Probe, Site};
 use isa::x86::{Privilege, Regs};
 
 /// Bytes that a detour leaves below the stack pointer.
@@ -223,6 +229,81 @@ macro_rules! leave_by_iret {
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn entry() {
     core::arch::naked_asm!(
+        // A site with one probe that counts, and a thread that has its place for that.
+        "push rax",
+        "lahf",
+        "seto al",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "mov rcx, [rip + {home}]",
+        "mov rax, [rcx + {identity}]",
+        "cmp qword ptr [rax + {pid}], 0", // it is a child that does not know yet
+        "je 9f",
+        "rdfsbase rax",
+        "mov rdx, rax",
+        "shr rdx, 6",
+        "imul rdx, [rip + 7f]",
+        "shr rdx, {lane_shift}",
+        "shl rdx, {lane_scale}",
+        "lea rdx, [rcx + rdx + {lanes}]",
+        "inc rax",
+        "cmp [rdx + {owner}], rax",
+        "jne 9f",
+        "mov eax, [rcx + {home_epoch}]",
+        "cmp [rdx + {epoch}], rax",
+        "jne 9f",
+        "mov rax, [rdx + {frame}]", // it has interrupted another detour,
+        "or rax, [rdx + {calling}]", // or it is hit in a handler
+        "jnz 9f",
+        "lea rax, [rsp + 4*8 - {regs}]",
+        "mov [rdx + {frame}], rax",
+        "mov eax, [rsp + 5*8]",
+        "shl rax, {site_scale}",
+        "cmp dword ptr [rcx + rax + {sites} + {site_state}], {live}",
+        "jne 8f",
+        "mov eax, [rcx + rax + {sites} + {first}]",
+        "dec eax",
+        "cmp eax, {probe_count}",
+        "jae 8f",
+        "shl rax, {probe_scale}",
+        "lea rcx, [rcx + rax + {probes}]",
+        "cmp dword ptr [rcx + {state}], {live}",
+        "jne 8f",
+        "cmp dword ptr [rcx + {kind}], {counts}",
+        "jne 8f",
+        "mov eax, [rcx + {next}]",
+        "or eax, [rcx + {flags}]",
+        "jnz 8f",
+        "mov eax, [rcx + {id}]",
+        "cmp eax, {events}",
+        "jae 8f",
+        "mov rcx, [rdx + {cells}]",
+        "test rcx, rcx",
+        "jz 8f",
+        "inc qword ptr [rcx + 8*rax]",
+        "inc qword ptr [rdx + {entries}]",
+        "mov qword ptr [rdx + {frame}], 0",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "add al, 127",
+        "sahf",
+        "pop rax",
+        "ret {gap} + 8",
+        ".balign 8",
+        "7:",
+        ".quad {golden}",
+        "8:",
+        "mov qword ptr [rdx + {frame}], 0",
+        "9:",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "add al, 127",
+        "sahf",
+        "pop rax",
+        // All others.
         push_registers!(),
         "lea rax, [rsp + 20*8 + {gap}]",
         "mov [rsp + 4*8], rax",
@@ -243,6 +324,36 @@ pub(crate) unsafe extern "C" fn entry() {
         "ret {gap} + 8",
         "2:",
         leave_by_iret!(),
+        home = sym start::HOME,
+        identity = const offset_of!(Home, identity),
+        pid = const offset_of!(Identity, pid),
+        golden = const LANE_GOLDEN,
+        lane_shift = const LANE_SHIFT,
+        lane_scale = const (size_of::<Lane>() * LANE_WINDOW).trailing_zeros(),
+        lanes = const offset_of!(Home, lanes),
+        owner = const offset_of!(Lane, owner),
+        home_epoch = const offset_of!(Home, epoch),
+        epoch = const offset_of!(Lane, epoch),
+        frame = const offset_of!(Lane, frame),
+        calling = const offset_of!(Lane, calling),
+        entries = const offset_of!(Lane, entries),
+        cells = const offset_of!(Lane, cells),
+        regs = const size_of::<Regs>(),
+        site_scale = const size_of::<Site>().trailing_zeros(),
+        sites = const offset_of!(Home, sites),
+        site_state = const offset_of!(Site, state),
+        first = const offset_of!(Site, first),
+        live = const Site::ARMED,
+        probe_count = const PROBES,
+        probe_scale = const size_of::<Probe>().trailing_zeros(),
+        probes = const offset_of!(Home, probes),
+        state = const offset_of!(Probe, state),
+        kind = const offset_of!(Probe, kind),
+        counts = const Kind::Entry.code(),
+        next = const offset_of!(Probe, next),
+        flags = const offset_of!(Probe, flags),
+        id = const offset_of!(Probe, id),
+        events = const EVENTS,
         gap = const GAP,
         unwanted = const UNWANTED,
         other = const !ARITHMETIC,
@@ -250,6 +361,10 @@ pub(crate) unsafe extern "C" fn entry() {
         detoured = sym detoured,
     )
 }
+
+const _: () = assert!(size_of::<Site>().is_power_of_two() && size_of::<Probe>().is_power_of_two());
+const _: () = assert!(size_of::<Lane>().is_power_of_two() && Site::ARMED == Probe::REGISTERED);
+const _: () = assert!(EVENTS <= crate::abi::modules::FIRST_ID as usize);
 
 /// What the stub of a return probe's instance leads to, when a function has returned there: it has pushed the instance's
 /// number, in the word that held the return address. Above it is the caller's stack, below it nothing.

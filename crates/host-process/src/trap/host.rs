@@ -174,6 +174,11 @@ impl<'f> TrapHost<'f> {
         }
     }
 
+    /// The index of the thread's place among those in handlers, if it has one.
+    pub(crate) fn place(&self) -> Option<usize> {
+        self.index(self.place.get()?)
+    }
+
     /// Which place this is among those of threads in handlers.
     fn index(&self, place: &AtomicU64) -> Option<usize> {
         Some((core::ptr::from_ref(place) as usize).checked_sub(self.memory.home.active.as_ptr() as usize)? / 8)

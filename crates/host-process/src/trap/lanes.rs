@@ -31,8 +31,8 @@ fn claim(window: &'static [Lane], owner: u64) -> Option<&'static Lane> {
 /// No thread is in a detour: in a forked child, where those of the parent's do not exist.
 pub(crate) fn adopt(home: &Home) {
     for lane in &home.lanes {
-        let Lane { owner, frame, calling, row, tid, named, tid_at: _, entries: _, left: _, name: _ } = lane;
-        [owner, frame, calling, row, tid, named].iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        let Lane { owner, frame, calling, row, cells, tid, named, .. } = lane;
+        [owner, frame, calling, row, cells, tid, named].iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
     home.rows_used.store(0, Ordering::Relaxed);
 }
@@ -89,7 +89,22 @@ impl Stay {
         if bank.rows.load(Ordering::Relaxed) as usize <= row {
             bank.rows.fetch_max(row as u32 + 1, Ordering::Relaxed);
         }
+        let cells = (&raw const *cell) as u64 - u64::from(id) * size_of::<AtomicU64>() as u64;
+        if self.outer == 0 && self.lane.cells.load(Ordering::Relaxed) != cells {
+            self.note_cells(home, cells);
+        }
         Some(cell)
+    }
+
+    /// From now on the thread may count without coming here: see `detour::entry`.
+    #[cold]
+    #[inline(never)]
+    fn note_cells(&self, home: &Home, cells: u64) {
+        self.lane.cells.store(0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.lane.epoch.store(u64::from(home.epoch.load(Ordering::Relaxed)), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.lane.cells.store(cells, Ordering::Relaxed);
     }
 
     #[cold]

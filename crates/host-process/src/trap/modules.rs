@@ -32,7 +32,8 @@ pub(crate) fn counters(home: &Home, id: u32) -> Option<&Counters> {
 /// Whether a handler of this probe may be called; notes whose it is.
 pub(crate) fn admits(host: &TrapHost<'_>, probe: &Probe) -> bool {
     let owner = probe.handlers.owner.load(Ordering::Relaxed);
-    if let Some(note) = note_of(host.memory.home, host.tid()) {
+    // A light handler has no place, and calls nothing that would ask.
+    if let Some(note) = host.place().and_then(|place| host.memory.home.modules.notes.get(place)) {
         note.owner.store(u64::from(owner), Ordering::Relaxed);
     }
     // Probes of nobody's are the process's own.
@@ -84,6 +85,7 @@ pub(crate) fn before_sandbox(memory: Memory) {
     }
     memory.home.modules.present.store(0, Ordering::Relaxed);
     memory.identity().bank.store(NO_BANK, Ordering::Relaxed);
+    memory.home.epoch.fetch_add(1, Ordering::Relaxed);
     memory.identity().pid.store(fork::UNCOUNTED, Ordering::Relaxed);
 }
 

@@ -11,7 +11,7 @@ use sync::primitive::{AtomicU64, Ordering};
 const SI_KERNEL: i32 = 0x80;
 
 /// Address of [`Home`]; 0 before [`start`].
-static HOME: AtomicU64 = AtomicU64::new(0);
+pub(crate) static HOME: AtomicU64 = AtomicU64::new(0);
 
 /// Takes over `SIGTRAP` and the signals of faults. Returns 0, or the kernel's error.
 ///
