@@ -20,7 +20,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     Pattern::new(pattern).matches(name)
 }
 
-/// A pattern as [`matches`] has it, made ready for many names.
+/// A pattern as [`matches()`] has it, made ready for many names.
 ///
 /// ```
 /// use symbols::Pattern;
@@ -50,7 +50,7 @@ impl Pattern {
         Self { text: text.to_owned(), is_glob: is_glob(text), glob: text.chars().collect() }
     }
 
-    /// Whether it names the function whose symbol is `name`: see [`matches`].
+    /// Whether it names the function whose symbol is `name`: see [`matches()`].
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         self.is_match(name)
