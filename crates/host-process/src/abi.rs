@@ -232,6 +232,8 @@ pub struct Home {
     pub payloads: [Payload; ACTIVE],
     /// The handler that is called, and where to go on when it faults, for each place in `active`.
     pub running: [Running; ACTIVE],
+    /// Which windows of `lanes` somebody has a lane in: a bit for each.
+    pub lane_windows: [AtomicU64; lanes::WINDOWS / 64],
     /// What threads keep that are in a detour.
     pub lanes: [lanes::Lane; lanes::LANES],
     /// The light handler that is called, and where to go on when it faults, for each lane.

@@ -15,6 +15,8 @@ pub const LANES: usize = 1 << 12;
 /// How many lanes a thread may have, of which it takes the first that is free.
 pub const LANE_WINDOW: usize = 16;
 
+/// Windows of lanes, in each of which a thread looks for its own.
+pub const WINDOWS: usize = LANES / LANE_WINDOW;
 /// What one thread keeps.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -75,4 +77,4 @@ pub const fn first_lane(fs_base: u64) -> usize {
 /// The factor of Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
 pub const LANE_GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 /// How far the product is shifted.
-pub const LANE_SHIFT: u32 = u64::BITS - (LANES / LANE_WINDOW).trailing_zeros();
+pub const LANE_SHIFT: u32 = u64::BITS - WINDOWS.trailing_zeros();

@@ -11,7 +11,7 @@ use super::returns;
 use super::stop::{Held, Remote, synchronize};
 use super::writes::Writes;
 use super::{HostError, Result};
-use crate::abi::lanes::{LANE_WINDOW, LANES, Lane, first_lane};
+use crate::abi::lanes::{LANE_WINDOW, Lane, WINDOWS, first_lane};
 use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use crate::abi::{INSTANCES, STUB_BYTES, STUB_STRIDE};
 use core::mem::offset_of;
@@ -324,15 +324,27 @@ impl Target {
         if self.detours.is_none() {
             return Ok(Vec::new());
         }
-        let mut bytes = vec![0u8; size_of::<Lane>() * LANES];
-        self.memory.read(self.home(offset_of!(Home, lanes)), &mut bytes)?;
-        let lanes = bytes.chunks_exact(size_of::<Lane>()).enumerate();
-        let field = |lane: &[u8], offset: usize| super::table::word_at(lane, offset);
-        let inside = lanes.filter(|(_, lane)| {
-            let frame = field(lane, offset_of!(Lane, frame));
-            frame != 0 && self.is_detour(frame)
-        });
-        Ok(inside.map(|(index, lane)| (index, field(lane, offset_of!(Lane, entries)))).collect())
+        let mut inside = Vec::new();
+        for window in self.lane_windows()? {
+            let first = window * LANE_WINDOW;
+            let mut bytes = [0u8; size_of::<Lane>() * LANE_WINDOW];
+            self.memory.read(self.home(offset_of!(Home, lanes)) + (first * size_of::<Lane>()) as u64, &mut bytes)?;
+            for (lane, index) in bytes.chunks_exact(size_of::<Lane>()).zip(first..) {
+                let frame = super::table::word_at(lane, offset_of!(Lane, frame));
+                if frame != 0 && self.is_detour(frame) {
+                    inside.push((index, super::table::word_at(lane, offset_of!(Lane, entries))));
+                }
+            }
+        }
+        Ok(inside)
+    }
+
+    /// The windows in which threads have lanes.
+    fn lane_windows(&self) -> Result<Vec<usize>> {
+        let mut bytes = [0u8; WINDOWS / 8];
+        self.memory.read(self.home(offset_of!(Home, lane_windows)), &mut bytes)?;
+        let is_used = |window: &usize| bytes.get(window / 8).is_some_and(|byte| byte >> (window % 8) & 1 != 0);
+        Ok((0..WINDOWS).filter(is_used).collect())
     }
 
     /// Writes the stubs, before the first is needed: code that pushes the instance's number and jumps to the agent, or a
@@ -638,8 +650,11 @@ impl kprobes::Host for Target {
         let _ = self.detours.map(|_| self.synchronize());
         let deadline = Instant::now() + GRACE;
         let mut waiting = self.inside().unwrap_or_default();
+        // Most are out in an instant.
+        let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_micros(20)];
+        let mut pauses = pauses.into_iter().chain(core::iter::repeat(Duration::from_micros(200)));
         while !waiting.is_empty() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_micros(200));
+            pauses.next().filter(|pause| !pause.is_zero()).map_or_else(std::thread::yield_now, std::thread::sleep);
             waiting.retain(&self.inside().unwrap_or_default());
         }
     }

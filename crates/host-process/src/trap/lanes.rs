@@ -18,12 +18,17 @@ pub(crate) fn here(home: &'static Home) -> Option<&'static Lane> {
     let first = first_lane(base);
     let window = home.lanes.get(first..first + LANE_WINDOW)?;
     let owner = base.wrapping_add(1);
-    window.iter().find(|lane| lane.owner.load(Ordering::Relaxed) == owner).or_else(|| claim(window, owner))
+    window
+        .iter()
+        .find(|lane| lane.owner.load(Ordering::Relaxed) == owner)
+        .or_else(|| claim(home, first / LANE_WINDOW, window, owner))
 }
 
 /// A lane that nobody has. It stays the owner's: where a thread has ended, another one's block will be.
 #[cold]
-fn claim(window: &'static [Lane], owner: u64) -> Option<&'static Lane> {
+fn claim(home: &Home, number: usize, window: &'static [Lane], owner: u64) -> Option<&'static Lane> {
+    // First: who looks for threads in detours must not pass this one over.
+    home.lane_windows.get(number / 64)?.fetch_or(1 << (number % 64), Ordering::SeqCst);
     let take = |lane: &&Lane| lane.owner.compare_exchange(0, owner, Ordering::Relaxed, Ordering::Relaxed).is_ok();
     window.iter().find(take)
 }
@@ -35,6 +40,7 @@ pub(crate) fn adopt(home: &Home) {
         [owner, frame, calling, row, cells, tid, named].iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
     home.rows_used.store(0, Ordering::Relaxed);
+    home.lane_windows.iter().for_each(|word| word.store(0, Ordering::Relaxed));
 }
 
 /// What the running thread keeps of the light handler that it is in, with its stack pointer at `sp`. One that was left for
