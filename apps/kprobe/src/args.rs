@@ -67,11 +67,23 @@ pub(crate) struct BuildArgs {
     pub(crate) output: Option<PathBuf>,
 }
 
+/// How probes are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Placement {
+    /// By a jump where there can be one, else by a breakpoint.
+    Jump,
+    /// By a breakpoint always.
+    Breakpoint,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InsmodArgs {
     /// The process.
     #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) pid: i32,
+    /// How to place its probes.
+    #[arg(long, value_name = "HOW", default_value = "jump")]
+    pub(crate) placement: Placement,
     /// The module.
     #[arg(value_name = "FILE.ko")]
     pub(crate) file: PathBuf,
@@ -119,6 +131,9 @@ pub(crate) struct TraceArgs {
     /// Follow forks and executed programs.
     #[arg(short = 'f')]
     pub(crate) follow: bool,
+    /// How to place probes.
+    #[arg(long, value_name = "HOW", default_value = "jump")]
+    pub(crate) placement: Placement,
     /// Write the trace to FILE instead of standard error.
     #[arg(short = 'o', value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

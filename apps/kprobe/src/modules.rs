@@ -1,6 +1,6 @@
 //! `kprobe build`, `insmod`, `rmmod`, `lsmod`, `dmesg`.
 
-use crate::args::{BuildArgs, DmesgArgs, InsmodArgs, LsmodArgs, RmmodArgs};
+use crate::args::{BuildArgs, DmesgArgs, InsmodArgs, LsmodArgs, Placement, RmmodArgs};
 use crate::status::{FAILURE, Usage, say};
 use anyhow::Result;
 use host_process::control::modules::{self as control, Message, Messages, ModuleFile};
@@ -24,7 +24,8 @@ pub(crate) fn build(args: &BuildArgs) -> Result<u8> {
 /// Inserts a module; prints what its `init` has printed.
 pub(crate) fn insert(args: &InsmodArgs) -> Result<u8> {
     let file = ModuleFile::read(&args.file, &args.parameters)?;
-    let mut trace = empty_trace()?;
+    let breakpoints = args.placement == Placement::Breakpoint;
+    let mut trace = empty_trace(Options { breakpoints, ..Options::default() })?;
     trace.add_module(file, true);
     let attached = trace.attach(args.pid);
     let detached = if attached.is_ok() { trace.detach() } else { Ok(()) };
@@ -42,7 +43,7 @@ pub(crate) fn remove(args: &RmmodArgs) -> Result<u8> {
         say(&format!("process {} has no module {}; it has {has}", args.pid, args.name));
         return Ok(FAILURE);
     }
-    let mut trace = empty_trace()?;
+    let mut trace = empty_trace(Options::default())?;
     trace.attach(args.pid)?;
     // One that was of no use any more went when we came.
     let still = control::list(args.pid)?.iter().any(|m| m.name == args.name);
@@ -53,8 +54,8 @@ pub(crate) fn remove(args: &RmmodArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn empty_trace() -> Result<Trace> {
-    Ok(Trace::new(Image::parse(crate::AGENT)?, Vec::new(), Options::default()))
+fn empty_trace(options: Options) -> Result<Trace> {
+    Ok(Trace::new(Image::parse(crate::AGENT)?, Vec::new(), options))
 }
 
 /// Prints what there is to say, and the messages.

@@ -1,6 +1,6 @@
 //! `kprobe trace`.
 
-use crate::args::TraceArgs;
+use crate::args::{Placement, TraceArgs};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::status::{FAILURE, SIGNAL, say};
@@ -46,7 +46,8 @@ pub(crate) fn run(args: &TraceArgs) -> Result<u8> {
     let modules = args.modules.iter().map(|text| modules::with_parameters(text)).collect::<Result<Vec<_>>>()?;
     let definitions = if args.events.is_empty() { Vec::new() } else { definitions::read(&args.events)? };
     let output = Output::new(args.output.as_deref(), args.format, &definitions, args.max_events)?;
-    let options = Options { follow: args.follow, count: args.count };
+    let options =
+        Options { follow: args.follow, count: args.count, breakpoints: args.placement == Placement::Breakpoint };
     let mut trace = Trace::new(Image::parse(crate::AGENT)?, definitions.clone(), options);
     modules.into_iter().for_each(|file| trace.add_module(file, false));
     let interrupted = Arc::new(AtomicBool::new(false));

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) follow: bool,
     /// Count only, record nothing.
     pub(crate) count: bool,
+    /// No jumps.
+    pub(crate) breakpoints: bool,
     /// How far placing is.
     pub(crate) progress: Arc<Progress>,
     /// Modules to insert, and whether they end with the trace.
@@ -126,7 +128,8 @@ impl Member {
         Self::new(target, registry, 0, plan)
     }
 
-    fn new(target: Target, registry: Registry, bank: usize, plan: &Plan) -> Result<Self> {
+    fn new(mut target: Target, registry: Registry, bank: usize, plan: &Plan) -> Result<Self> {
+        target.places_jumps = !plan.breakpoints;
         let states = plan.definitions.iter().map(|_| State::Pending(String::new())).collect();
         let life = Life::of(target.pid)?;
         let guards = Guards::default();

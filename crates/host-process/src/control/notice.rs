@@ -11,6 +11,8 @@ pub struct Options {
     pub follow: bool,
     /// Count only, record nothing.
     pub count: bool,
+    /// Place probes by breakpoints, also where there could be jumps.
+    pub breakpoints: bool,
 }
 
 /// How far the placing of patterns is, for whoever waits for it in another thread.

@@ -47,6 +47,8 @@ pub(crate) struct Target {
     arenas: Vec<(u64, u64, u64)>,
     /// The address of what detours call, if probes can be placed by jumps.
     detours: Option<u64>,
+    /// They shall be.
+    pub(crate) places_jumps: bool,
     pads: Pads,
     /// Where pads can be.
     pad_areas: Vec<Range<u64>>,
@@ -89,6 +91,7 @@ impl Target {
             used: Used::default(),
             arenas: Vec::new(),
             detours: None,
+            places_jumps: true,
             pads: Pads::new(JUMP_LEN),
             pad_areas: Vec::new(),
             programs_used: 0,
@@ -525,7 +528,7 @@ impl kprobes::Host for Target {
     }
 
     fn has_detours(&self) -> bool {
-        self.detours.is_some()
+        self.detours.is_some() && self.places_jumps
     }
 
     fn detour_entry(&mut self, slot: u64) -> core::result::Result<u64, Error> {

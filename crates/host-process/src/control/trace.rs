@@ -96,6 +96,7 @@ impl Trace {
                 definitions: Arc::new(definitions),
                 follow: options.follow,
                 count: options.count,
+                breakpoints: options.breakpoints,
                 progress: Arc::default(),
                 modules: Arc::default(),
             },
