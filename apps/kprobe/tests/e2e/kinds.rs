@@ -21,7 +21,7 @@ fn attached(name: &str, arguments: &[&str], symbol: &str) {
     target.go();
     let trace = tracer.finish();
     assert_same_run(&bare, &target.finish());
-    let summary = &trace.summaries[0];
+    let summary = trace.summaries.first().unwrap_or_else(|| panic!("no summary: {:?}", trace.run));
     assert_eq!(summary.hits, counts("calls", &bare.stdout)[symbol], "{summary:?}");
     assert_eq!((summary.missed, summary.lost), (0, 0), "{summary:?}");
 }

@@ -2,11 +2,13 @@
 
 use super::signals::{SA_NODEFER, SA_ONSTACK, SA_RESTART, SA_RESTORER, SA_SIGINFO, SigAction, sigaction};
 use super::{FAULT_BITS, Memory, SIGTRAP, SIGTRAP_BIT, abandoned, actions, detour, foreign, fork, guard};
-use crate::abi::{Home, MAGIC, VERSION};
+use crate::abi::{Home, MAGIC, STUB_BYTES, STUB_STRIDE, VERSION};
 use cpu::{SignalFrame, nr, syscall};
 use hit::Outcome;
 use sync::primitive::{AtomicU64, Ordering};
 
+/// `si_code` of a single step.
+const TRAP_TRACE: i32 = 2;
 /// `si_code` of a trap that the processor raised (`SI_KERNEL`).
 const SI_KERNEL: i32 = 0x80;
 
@@ -79,6 +81,21 @@ pub(crate) fn memory() -> Memory {
     Memory { home: unsafe { &*(HOME.load(Ordering::Relaxed) as *const Home) } }
 }
 
+/// The program steps itself by the trap flag. True when the step is ours, and it is told nothing; else its registers are
+/// those that it would have without probes.
+fn stepped(memory: Memory, frame: &mut SignalFrame) -> bool {
+    let mut regs = frame.registers();
+    let host = super::TrapHost::new(memory, frame);
+    // A function has returned to a stub: that is a hit, and the step has ended at its caller.
+    let behind = regs.rip.wrapping_sub(memory.home.stubs.load(Ordering::Relaxed));
+    if behind < STUB_BYTES && behind.is_multiple_of(STUB_STRIDE) {
+        hit::returned(&host, (behind / STUB_STRIDE) as u32, &mut regs);
+    }
+    let outcome = hit::single_step(&host, &mut regs);
+    host.set_registers(&regs);
+    outcome != Outcome::Foreign
+}
+
 extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
     let memory = memory();
     // SAFETY: the kernel calls this function with the frame it just made; this is the only view of it.
@@ -86,6 +103,9 @@ extern "C" fn handler(signal: i32, info: *const i32, context: *mut u8) {
     // SAFETY: `siginfo_t` is an array of at least 32 ints; `si_code` is the third.
     let code = unsafe { info.add(2).read() };
     fork::notice(memory);
+    if code == TRAP_TRACE && stepped(memory, &mut frame) {
+        return;
+    }
     if code == SI_KERNEL {
         let mut regs = frame.registers();
         if guard::resume(memory, &mut regs) {
