@@ -321,6 +321,8 @@ pub struct Identity {
     pub pid: AtomicU64,
     /// Its bank's index + 1, or [`NO_BANK`] when it does not count.
     pub bank: AtomicU64,
+    /// Which thread sets this up, in a child that has not known yet: its fs base + 1, or 1 where threads have no lanes.
+    pub adopter: AtomicU64,
 }
 
 /// [`Identity::bank`] of a process whose hits are not counted.

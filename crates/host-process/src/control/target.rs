@@ -650,7 +650,9 @@ impl kprobes::Host for Target {
 
     fn grace(&mut self) {
         // A detour makes no barrier of its own: what it has stored before it looked at the table is seen from here on.
-        let _ = self.detours.map(|_| self.synchronize());
+        if self.detours.is_some() && self.synchronize().is_err() && super::process::is_alive(self.pid) {
+            std::thread::sleep(GRACE);
+        }
         let deadline = Instant::now() + GRACE;
         let mut waiting = self.inside().unwrap_or_default();
         // Most are out in an instant.

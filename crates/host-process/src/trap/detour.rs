@@ -50,9 +50,12 @@ const USUAL: i32 = 0x202;
 /// The registers, and the vector registers from `xmm0`, are those of a jump that this site was placed by; true when the copy comes next, with these.
 extern "C" fn detoured(regs: &mut Regs, site: u64, vectors: &[[u64; 2]; 8]) -> bool {
     let memory = start::memory();
-    fork::notice(memory);
-    // Without a lane it is counted as missed.
-    let stay = lanes::here(memory.home).map(|lane| lanes::Stay::begin(memory.home, lane, regs));
+    if !fork::notice(memory) {
+        return true;
+    }
+    // Where nothing counts there is nothing to keep, and no system call is to be made.
+    let lane = lanes::here(memory.home).filter(|_| memory.is_active());
+    let stay = lane.map(|lane| lanes::Stay::begin(memory.home, lane, regs));
     let host = TrapHost::in_detour(memory, stay, vectors);
     hit::detoured(&host, site, regs) == Onward::Copy
 }
@@ -61,7 +64,8 @@ extern "C" fn detoured(regs: &mut Regs, site: u64, vectors: &[[u64; 2]; 8]) -> b
 extern "C" fn returned(regs: &mut Regs, id: u64, vectors: &[[u64; 2]; 8]) -> bool {
     let memory = start::memory();
     fork::notice(memory);
-    let stay = lanes::here(memory.home).map(|lane| lanes::Stay::begin(memory.home, lane, regs));
+    let lane = lanes::here(memory.home).filter(|_| memory.is_active());
+    let stay = lane.map(|lane| lanes::Stay::begin(memory.home, lane, regs));
     let host = TrapHost::in_detour(memory, stay, vectors);
     let sp = regs.rsp();
     hit::returned(&host, id as u32, regs);

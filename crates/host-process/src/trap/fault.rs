@@ -18,6 +18,7 @@
 
 use super::signals::{SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, send_again};
 use super::{FAULT_BITS, TrapHost, actions, lanes, modules, stacks, start};
+use crate::abi::lanes::ALONE;
 use crate::abi::signal::{self, bit};
 use crate::abi::{Home, window};
 use arch::x86::handlers::Running;
@@ -94,8 +95,7 @@ extern "C" fn filter(number: i32, info: *mut i32, context: *mut u8, default: u64
     let trap = frame.trap();
     let host = TrapHost::in_fault(memory, &mut frame);
     if sent {
-        let masked = host.mask() & stacks::HANDLERS == stacks::HANDLERS;
-        if masked && is_ours(memory.home, regs.rip) || place(&host).is_some() {
+        if gives_back(&host, regs.rip) {
             host.set_mask(host.mask() | bit(signal));
             send_again(signal, info);
             return DONE;
@@ -137,14 +137,29 @@ fn handled(
     contained.unwrap_or_else(|| running.recovery().recover(regs))
 }
 
+/// Whether the thread is in code of ours that gives the interrupted mask back when it ends: a signal that is masked there
+/// is delivered then. A detour has no mask to give back, nor has a light handler.
+fn gives_back(host: &TrapHost<'_>, at: u64) -> bool {
+    let home = host.memory.home;
+    let lane = lanes::here(home);
+    let in_detour = lane.is_some_and(|lane| lane.frame.load(Ordering::Relaxed) != 0);
+    let alone = lane.is_some_and(|lane| lane.calling.load(Ordering::Relaxed) == ALONE);
+    let masked = host.mask() & stacks::HANDLERS == stacks::HANDLERS;
+    alone || masked && !in_detour && is_ours(home, at) || in_handler(host).is_some()
+}
+
 /// What the running thread keeps of the handler that it calls, if it is in one.
 fn place<'h>(host: &TrapHost<'h>) -> Option<&'h Running> {
     let home = host.memory.home;
     // Where nothing counts, nobody enters; and no system call is to be made.
     host.memory.is_active().then_some(())?;
-    if let Some(running) = lanes::in_light_handler(home, host.sp()) {
-        return Some(running);
-    }
+    lanes::in_light_handler(home, host.sp()).or_else(|| in_handler(host))
+}
+
+/// The same of a handler that runs on a stack of its own.
+fn in_handler<'h>(host: &TrapHost<'h>) -> Option<&'h Running> {
+    let home = host.memory.home;
+    host.memory.is_active().then_some(())?;
     let window = window(host.tid());
     let place = home.active.get(window.clone())?.iter().position(|w| w.load(Ordering::Relaxed) == host.tid())?;
     home.running.get(window.start + place)

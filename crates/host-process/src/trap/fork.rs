@@ -16,20 +16,28 @@ const BUSY: u64 = u64::MAX - 1;
 /// since it may be in a sandbox that ends it for one.
 pub(crate) const UNCOUNTED: u64 = u64::MAX;
 
-/// Gives this process its identity if it has none.
-pub(crate) fn notice(memory: Memory) {
+/// Gives this process its identity if it has none. False when this thread is doing that already, and was interrupted by a
+/// signal whose handler has come here: it has none yet.
+pub(crate) fn notice(memory: Memory) -> bool {
     let identity = memory.identity();
     if identity.pid.load(Ordering::Acquire) != 0 {
-        return;
+        return true;
     }
-    if identity.bank.compare_exchange(0, BUSY, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-        adopt(memory);
-        return;
+    let own = lanes::thread(memory.home);
+    match identity.adopter.compare_exchange(0, own, Ordering::AcqRel, Ordering::Relaxed) {
+        Ok(_) => {
+            identity.bank.store(BUSY, Ordering::Relaxed);
+            adopt(memory);
+            return true;
+        }
+        Err(adopter) if adopter == own && identity.pid.load(Ordering::Acquire) == 0 => return false,
+        Err(_) => {}
     }
     while identity.pid.load(Ordering::Acquire) == 0 {
         // SAFETY: `sched_yield` has no argument.
         unsafe { syscall(nr::SCHED_YIELD, [0; 6]) };
     }
+    true
 }
 
 fn adopt(memory: Memory) {

@@ -126,18 +126,22 @@ impl<'f> TrapHost<'f> {
     pub(crate) fn calling<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         let home = self.memory.home;
         let lane = lanes::here(home);
-        let was = lane.map_or(0, |lane| lane.calling.swap(ALONE, Ordering::Relaxed));
-        let called = match &self.way {
+        // Where signals are masked: a handler that never comes back would leave it set.
+        let f = || {
+            let was = lane.map_or(0, |lane| lane.calling.swap(ALONE, Ordering::Relaxed));
+            let result = f();
+            if let Some(lane) = lane {
+                lane.calling.store(was, Ordering::Relaxed);
+            }
+            result
+        };
+        match &self.way {
             Way::Trap { masks_faults, .. } => {
                 let (low, high) = self.signal_stack();
                 stacks::call(home, self.tid(), low..high, *masks_faults, f)
             }
             Way::Detour { .. } => stacks::call(home, self.tid(), 0..u64::MAX, true, || self.in_place(f)).flatten(),
-        };
-        if let Some(lane) = lane {
-            lane.calling.store(was, Ordering::Relaxed);
         }
-        called
     }
 
     /// The detour, if the handlers of this probe may be called right in it.
@@ -355,8 +359,9 @@ impl Host for TrapHost<'_> {
         let id = probe.id.load(Ordering::Relaxed);
         if let Way::Detour { stay: Some(stay), .. } = &self.way
             && id < modules::FIRST_ID
+            && let epoch = self.memory.home.epoch.load(Ordering::Acquire)
             && let Some(bank) = self.memory.bank()
-            && let Some(cell) = stay.cell(self.memory.home, bank, id)
+            && let Some(cell) = stay.cell(self.memory.home, (epoch, bank), id)
         {
             // Only this thread writes it, and a signal's handler comes before the instruction or behind it.
             cpu::add_one(cell);

@@ -1,7 +1,7 @@
 //! Which lane is the running thread's, and whether it is in a detour: see [`crate::abi::lanes`].
 
 use super::memory::read;
-use crate::abi::lanes::{LANE_WINDOW, LIGHT, Lane, NO_ID, NO_ROW, TID_OFFSETS, first_lane};
+use crate::abi::lanes::{LANE_WINDOW, LIGHT, Lane, NO_ID, NO_ROW, TID_OFFSETS, WINDOWS, first_lane};
 use crate::abi::{Bank, Home, Payload, ROWS};
 use arch::x86::handlers::Running;
 use core::sync::atomic::compiler_fence;
@@ -24,6 +24,15 @@ pub(crate) fn here(home: &'static Home) -> Option<&'static Lane> {
         .or_else(|| claim(home, first / LANE_WINDOW, window, owner))
 }
 
+/// What tells this thread from others that may be in a detour: 1 where there are none.
+pub(crate) fn thread(home: &Home) -> u64 {
+    if home.has_lanes.load(Ordering::Relaxed) == 0 {
+        return 1;
+    }
+    // SAFETY: as in `here`.
+    unsafe { cpu::fs_base() }.wrapping_add(1)
+}
+
 /// A lane that nobody has. It stays the owner's: where a thread has ended, another one's block will be.
 #[cold]
 fn claim(home: &Home, number: usize, window: &'static [Lane], owner: u64) -> Option<&'static Lane> {
@@ -35,7 +44,14 @@ fn claim(home: &Home, number: usize, window: &'static [Lane], owner: u64) -> Opt
 
 /// No thread is in a detour: in a forked child, where those of the parent's do not exist.
 pub(crate) fn adopt(home: &Home) {
-    for lane in &home.lanes {
+    let is_used = |window: &usize| {
+        let word = home.lane_windows.get(window / 64).map_or(0, |word| word.load(Ordering::Relaxed));
+        word >> (window % 64) & 1 != 0
+    };
+    // The others are zero, and need not become pages of the child's own.
+    let lanes =
+        (0..WINDOWS).filter(is_used).flat_map(|window| home.lanes.iter().skip(window * LANE_WINDOW).take(LANE_WINDOW));
+    for lane in lanes {
         let Lane { owner, frame, calling, row, cells, tid, named, .. } = lane;
         [owner, frame, calling, row, cells, tid, named].iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
@@ -83,9 +99,9 @@ impl Stay {
         self.lane
     }
 
-    /// Where this thread alone counts the hits of an event; `None` when it has no such place.
+    /// Where this thread alone counts the hits of an event; `None` when it has no such place. `epoch` was read before `bank`.
     #[inline(always)]
-    pub(crate) fn cell<'b>(&self, home: &Home, bank: &'b Bank, id: u32) -> Option<&'b AtomicU64> {
+    pub(crate) fn cell<'b>(&self, home: &Home, (epoch, bank): (u32, &'b Bank), id: u32) -> Option<&'b AtomicU64> {
         let row = match self.lane.row.load(Ordering::Relaxed) {
             0 => self.take_row(home),
             row => row,
@@ -97,7 +113,7 @@ impl Stay {
         }
         let cells = (&raw const *cell) as u64 - u64::from(id) * size_of::<AtomicU64>() as u64;
         if self.outer == 0 && self.lane.cells.load(Ordering::Relaxed) != cells {
-            self.note_cells(home, cells);
+            self.note_cells(epoch, cells);
         }
         Some(cell)
     }
@@ -105,10 +121,10 @@ impl Stay {
     /// From now on the thread may count without coming here: see `detour::entry`.
     #[cold]
     #[inline(never)]
-    fn note_cells(&self, home: &Home, cells: u64) {
+    fn note_cells(&self, epoch: u32, cells: u64) {
         self.lane.cells.store(0, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
-        self.lane.epoch.store(u64::from(home.epoch.load(Ordering::Relaxed)), Ordering::Relaxed);
+        self.lane.epoch.store(u64::from(epoch), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         self.lane.cells.store(cells, Ordering::Relaxed);
     }

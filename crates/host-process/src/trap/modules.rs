@@ -67,7 +67,8 @@ pub(crate) fn broken(host: &TrapHost<'_>, probe: &Probe) {
     let noted = |word: fn(&Note) -> u64| note_of(home, host.tid()).map_or(0, word);
     let words = [
         noted(|n| n.signal.load(Ordering::Relaxed)),
-        noted(|n| n.instruction.load(Ordering::Relaxed)).wrapping_sub(base),
+        // Nothing is noted of a light handler.
+        noted(|n| n.instruction.load(Ordering::Relaxed)).saturating_sub(base),
         noted(|n| n.address.load(Ordering::Relaxed)),
     ];
     let log = log_of(host.memory, u64::from(owner));

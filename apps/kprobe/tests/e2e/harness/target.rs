@@ -76,6 +76,15 @@ pub(crate) struct Tracer {
     _lines: NamedTempFile,
 }
 
+/// Whether somebody traces a thread of the process.
+fn is_held(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok()).any(|status| {
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        tracer.is_some_and(|tracer| tracer.trim() != "0")
+    })
+}
+
 impl Tracer {
     /// Attaches, and waits until every one of `symbols` (of the target's program) is probed.
     ///
@@ -95,7 +104,8 @@ impl Tracer {
             if running.has_ended() {
                 panic!("kprobe ended: {}", running.stderr());
             }
-            sites.iter().all(Site::is_patched)
+            // It holds a thread until everything is as it should be: breakpoints, too, that are to become jumps.
+            sites.iter().all(Site::is_patched) && !is_held(target.pid())
         });
         Self { running, out, _lines: lines }
     }
