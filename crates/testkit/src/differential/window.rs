@@ -59,7 +59,7 @@ impl Oracle {
         let instructions = analyses(case, &window);
         let Some(watch) = watch(&instructions) else { return Ok(CheckedWindow::Unwatched) };
         let (stood, expected) = self.in_place_each(case, &instructions);
-        if overwrites_its_target(stood.last(), &expected, &instructions)? {
+        if overwrites_its_target(case, stood.last(), &expected, &instructions)? {
             return Ok(CheckedWindow::Unwatched);
         }
         let mut compared = 0;
@@ -111,6 +111,7 @@ impl Oracle {
 
 /// Whether the instructions end in a call that reads its target from where it pushes.
 fn overwrites_its_target(
+    window: &Case,
     last: Option<&Standing>,
     expected: &Outcome,
     instructions: &[Analysis],
@@ -119,7 +120,9 @@ fn overwrites_its_target(
     let Some((last, Verdict::Emulate(op))) = last.zip(instructions.iter().find(here).map(|i| i.verdict)) else {
         return Ok(false);
     };
-    let case = Case { code: Vec::new(), addr: last.addr, state: last.state.clone(), memory: last.memory.clone() };
+    // It may read its own bytes.
+    let code = window.code.get((last.addr - window.addr) as usize..).unwrap_or_default().to_vec();
+    let case = Case { code, addr: last.addr, state: last.state.clone(), memory: last.memory.clone() };
     Ok(op.is_call() && check_operation(&case, expected, &op)?)
 }
 
