@@ -181,13 +181,17 @@ pub fn returned<H: Host>(host: &H, id: u32, regs: &mut Regs<H>) {
 const LOOKS: usize = 4;
 
 /// No probe was armed at `address`. If a breakpoint stands there nevertheless, it may have been planted since: a site is
-/// armed before its breakpoint stands. Then, and if it is gone, the instruction is run again.
+/// armed before its breakpoint stands, and a jump stands in the table before its boundaries do in the text. Then, and if it
+/// is gone, the instruction is run again.
 #[cold]
 #[inline(never)]
 fn nobody_s<H: Host>(host: &H, address: u64, regs: &mut Regs<H>) -> Outcome {
     let armed = || {
-        let site = host.find(address).filter(|&entry| is_site(entry)).and_then(|entry| host.site(index(entry)));
-        site.is_some_and(|site| site.address.load(Ordering::Relaxed) == address && live(&site.state))
+        let found = host.find(address).and_then(|entry| Some((host.site(index(entry))?, entry)));
+        found.is_some_and(|(site, entry)| {
+            let planted = is_site(entry) && site.address.load(Ordering::Relaxed) == address && live(&site.state);
+            planted || step::within_jump(site, entry).is_some()
+        })
     };
     for _ in 0..LOOKS {
         if !host.is_breakpoint(address) || armed() {
