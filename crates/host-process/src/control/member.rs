@@ -122,7 +122,7 @@ impl Member {
             return Self::inhabited(target, plan);
         }
         let mut registry = Registry::new(target.home_half(offset_of!(Home, sites_used))?, 0);
-        let (jumps, sites): (Vec<_>, Vec<_>) = table::sites(&target)?.into_iter().partition(StoredSite::is_jump);
+        let (jumps, sites): (Vec<_>, Vec<_>) = target.sites()?.into_iter().partition(StoredSite::is_jump);
         sites.into_iter().for_each(|site| registry.adopt(site.index, site.data));
         jumps.iter().for_each(|jump| registry.inherit_jump(jump.index, &jump.data, false));
         Self::new(target, registry, 0, plan)
@@ -152,7 +152,7 @@ impl Member {
     /// A process that an earlier tool has left modules in. Their probes and the guards stand, and are taken over; what
     /// else stands there is of a tool that was killed.
     fn inhabited(target: Target, plan: &Plan) -> Result<Self> {
-        let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
+        let (sites, probes) = (target.sites()?, target.probes()?);
         let chained = sites.iter().flat_map(|s| table::chain(&probes, s.first)).max().map_or(0, |last| last + 1);
         let registry = Registry::new(sites.len() as u32, chained).after(table::latest(&probes));
         let mut member = Self::new(target, registry, 0, plan)?;
@@ -169,7 +169,7 @@ impl Member {
     /// it was forked: what is placed in it stands there.
     pub(crate) fn fork(agent: AgentSite, pid: i32, bank: usize, plan: &Plan, cache: &mut Cache) -> Result<Self> {
         let target = Target::open(pid, agent, Objects::read(pid, cache)?)?;
-        let (sites, probes) = (table::sites(&target)?, table::probes(&target)?);
+        let (sites, probes) = (target.sites()?, target.probes()?);
         let registry = Registry::new(sites.len() as u32, probes.len() as u32).after(table::latest(&probes));
         let mut member = Self::new(target, registry, bank, plan)?;
         member.complete = is_complete(&member.target.objects);

@@ -1,8 +1,8 @@
 //! The probe table in another process: plain data as bytes, and back.
 
 use super::Result;
-use super::target::Target;
-use crate::abi::Home;
+use super::memory::Memory;
+use crate::abi::{Home, PROBES, SITES};
 use core::mem::offset_of;
 use hit::{Handlers, Kind, Probe, Site};
 use kprobes::{HandlerData, ProbeData, SiteData};
@@ -116,16 +116,17 @@ pub(crate) fn word_at(bytes: &[u8], offset: usize) -> u64 {
     bytes.get(offset..offset + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-fn entries<T>(target: &Target, offset: usize, used: u32) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; used as usize * size_of::<T>()];
-    target.memory().read(target.home(offset), &mut bytes)?;
+/// The entries at `offset` in a home, as many as the word at `used` says, and there is room for.
+fn entries<T>(memory: &Memory, home: u64, (offset, limit): (usize, usize), used: usize) -> Result<Vec<u8>> {
+    let count = (memory.half(home + used as u64)? as usize).min(limit);
+    let mut bytes = vec![0; count * size_of::<T>()];
+    memory.read(home + offset as u64, &mut bytes)?;
     Ok(bytes)
 }
 
 /// All sites of a target's table.
-pub(crate) fn sites(target: &Target) -> Result<Vec<StoredSite>> {
-    let used = target.home_half(offset_of!(Home, sites_used))?;
-    let bytes = entries::<Site>(target, offset_of!(Home, sites), used)?;
+pub(crate) fn sites(memory: &Memory, home: u64) -> Result<Vec<StoredSite>> {
+    let bytes = entries::<Site>(memory, home, (offset_of!(Home, sites), SITES), offset_of!(Home, sites_used))?;
     let read = |(index, b): (usize, &[u8])| {
         let op_at = |i: usize| word_at(b, offset_of!(Site, op) + 8 * i);
         let original = offset_of!(Site, original);
@@ -148,9 +149,8 @@ pub(crate) fn sites(target: &Target) -> Result<Vec<StoredSite>> {
 }
 
 /// All probes of a target's table.
-pub(crate) fn probes(target: &Target) -> Result<Vec<StoredProbe>> {
-    let used = target.home_half(offset_of!(Home, probes_used))?;
-    let bytes = entries::<Probe>(target, offset_of!(Home, probes), used)?;
+pub(crate) fn probes(memory: &Memory, home: u64) -> Result<Vec<StoredProbe>> {
+    let bytes = entries::<Probe>(memory, home, (offset_of!(Home, probes), PROBES), offset_of!(Home, probes_used))?;
     let read = |b: &[u8]| StoredProbe {
         next: half_at(b, offset_of!(Probe, next)),
         kind: Kind::from_code(half_at(b, offset_of!(Probe, kind))),

@@ -1,23 +1,26 @@
 //! A target as control's host: its table, its text, its slots, reached from outside.
 
+mod detours;
+mod inside;
+
 use super::ahead::Ahead;
 use super::buckets::Buckets;
 use super::inject::{Site as AgentSite, map};
-use super::maps::{HIGHEST, LOWEST, Mapping, gap_near, is_free, mappings};
+use super::maps::{Mapping, gap_near, mappings};
 use super::memory::Memory;
 use super::objects::Objects;
 use super::recent::Recent;
 use super::returns;
 use super::stop::{Held, Remote, synchronize};
+use super::table::{self, StoredProbe, StoredSite};
 use super::writes::Writes;
 use super::{HostError, Result};
-use crate::abi::lanes::{LANE_WINDOW, Lane, WINDOWS, first_lane};
 use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
-use crate::abi::{INSTANCES, STUB_BYTES, STUB_STRIDE};
 use core::mem::offset_of;
 use core::ops::Range;
+use detours::{far_jump, has_fs_base};
 use hit::{Marks, Probe, Site};
-use isa::x86::{JUMP_LEN, Regs};
+use isa::x86::JUMP_LEN;
 use kprobes::{Error, Function, Pads, ProbeData, ReturnScheme, SiteData, Stepping};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -121,6 +124,16 @@ impl Target {
         &self.memory
     }
 
+    /// What stands in its table of sites.
+    pub(crate) fn sites(&self) -> Result<Vec<StoredSite>> {
+        table::sites(&self.memory, self.agent.home)
+    }
+
+    /// What stands in its table of probes.
+    pub(crate) fn probes(&self) -> Result<Vec<StoredProbe>> {
+        table::probes(&self.memory, self.agent.home)
+    }
+
     /// The string at `address`, if it is one of sensible length.
     pub(crate) fn text(&self, address: u64) -> Option<String> {
         let mut bytes = Vec::new();
@@ -180,7 +193,7 @@ impl Target {
     }
 
     /// Nothing stands at a site any more: its table entry says so, and its chain is empty.
-    pub(crate) fn abandon(&self, site: &super::table::StoredSite, chain: &[u32]) -> Result<()> {
+    pub(crate) fn abandon(&self, site: &StoredSite, chain: &[u32]) -> Result<()> {
         let at = self.home(offset_of!(Home, sites)) + u64::from(site.index) * size_of::<Site>() as u64;
         self.memory.write(at + offset_of!(Site, state) as u64, &[0; 4])?;
         self.memory.write(at + offset_of!(Site, first) as u64, &[0; 4])?;
@@ -296,97 +309,6 @@ impl Target {
         Ok(base)
     }
 
-    /// Who is in a handler or a detour now.
-    pub(crate) fn inside(&self) -> Result<Inside> {
-        Ok(Inside { handlers: self.in_handlers()?, detours: self.in_detours()? })
-    }
-
-    /// Whether a held thread is in a handler or a detour: as long as it is held, it will not leave it.
-    pub(crate) fn is_inside(&self, held: &Held) -> Result<bool> {
-        let inside = self.inside()?;
-        let first = first_lane(held.fs_base());
-        let owner = held.fs_base().wrapping_add(1);
-        let is_owned = |lane: usize| {
-            let at = self.home(offset_of!(Home, lanes)) + (lane * size_of::<Lane>() + offset_of!(Lane, owner)) as u64;
-            self.memory.word(at).is_ok_and(|now| now == owner)
-        };
-        let own = |&(lane, _): &(usize, u64)| (first..first + LANE_WINDOW).contains(&lane) && is_owned(lane);
-        Ok(inside.handlers.contains(&u64::from(held.tid().cast_unsigned())) || inside.detours.iter().any(own))
-    }
-
-    /// Threads that are in a handler.
-    fn in_handlers(&self) -> Result<Vec<u64>> {
-        let mut bytes = vec![0u8; 8 * crate::abi::ACTIVE];
-        self.memory.read(self.home(offset_of!(Home, active)), &mut bytes)?;
-        let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok()).map(u64::from_le_bytes);
-        Ok(words.filter(|&w| w != 0).collect())
-    }
-
-    /// Threads that are in a detour: which lane, and the number of the entry. One that was left by `longjmp` is passed over.
-    fn in_detours(&self) -> Result<Vec<(usize, u64)>> {
-        if self.detours.is_none() {
-            return Ok(Vec::new());
-        }
-        let mut inside = Vec::new();
-        for window in self.lane_windows()? {
-            let first = window * LANE_WINDOW;
-            let mut bytes = [0u8; size_of::<Lane>() * LANE_WINDOW];
-            self.memory.read(self.home(offset_of!(Home, lanes)) + (first * size_of::<Lane>()) as u64, &mut bytes)?;
-            for (lane, index) in bytes.chunks_exact(size_of::<Lane>()).zip(first..) {
-                let frame = super::table::word_at(lane, offset_of!(Lane, frame));
-                if frame != 0 && self.is_detour(frame) {
-                    inside.push((index, super::table::word_at(lane, offset_of!(Lane, entries))));
-                }
-            }
-        }
-        Ok(inside)
-    }
-
-    /// The windows in which threads have lanes.
-    fn lane_windows(&self) -> Result<Vec<usize>> {
-        let mut bytes = [0u8; WINDOWS / 8];
-        self.memory.read(self.home(offset_of!(Home, lane_windows)), &mut bytes)?;
-        let is_used = |window: &usize| bytes.get(window / 8).is_some_and(|byte| byte >> (window % 8) & 1 != 0);
-        Ok((0..WINDOWS).filter(is_used).collect())
-    }
-
-    /// Writes the stubs, before the first is needed: code that pushes the instance's number and jumps to the agent, or a
-    /// breakpoint where there are no detours.
-    fn write_stubs(&self) -> Result<()> {
-        if self.home_half(offset_of!(Home, has_stubs))? != 0 {
-            return Ok(());
-        }
-        let area = self.memory.word(self.home(offset_of!(Home, stubs)))?;
-        let hub = area + STUB_BYTES;
-        let stub = |id: u32| {
-            let at = area + u64::from(id) * STUB_STRIDE;
-            let mut code = [isa::x86::BREAKPOINT; STUB_STRIDE as usize];
-            if self.detours.is_some() {
-                let jump = isa::x86::jump(at + 5, hub).unwrap_or_default();
-                let push = [0x68].into_iter().chain(id.to_le_bytes());
-                code.iter_mut().zip(push.chain(jump)).for_each(|(to, byte)| *to = byte);
-            }
-            code
-        };
-        let code: Vec<u8> = (0..INSTANCES as u32).flat_map(stub).collect();
-        let entry = self.memory.word(self.home(offset_of!(Home, return_entry)))?;
-        self.memory.write(hub, &far_jump(entry))?;
-        self.memory.write(area, &code)?;
-        self.set_home_half(offset_of!(Home, has_stubs), 1)
-    }
-
-    /// Whether what lies at `frame`, on a thread's stack, is what a detour has put there: see `trap::lanes`.
-    fn is_detour(&self, frame: u64) -> bool {
-        let word = |at: u64| self.memory.word(at).ok();
-        let behind = frame.wrapping_add(size_of::<Regs>() as u64);
-        let (Some(back), Some(site)) = (word(behind), word(behind.wrapping_add(8))) else { return false };
-        let in_slot = |&(base, size, _): &(u64, u64, u64)| (base..base + size).contains(&back);
-        if self.memory.word(self.home(offset_of!(Home, return_entry))).is_ok_and(|entry| entry == back) {
-            return site < INSTANCES as u64;
-        }
-        site < SITES as u64 && back % SLOT_BYTES == 0 && self.arenas.iter().any(in_slot)
-    }
-
     /// Two slots that follow each other, or one.
     fn slots(&mut self, address: u64, count: u64) -> core::result::Result<u64, Error> {
         const REACH: u64 = 1 << 30;
@@ -405,59 +327,6 @@ impl Target {
         self.used.arenas.insert(index);
         Ok(slot)
     }
-
-    /// Makes the page of a pad executable memory of ours, and others around it, if nothing else is there.
-    fn allocate_pads(&mut self, page: u64) -> bool {
-        const PAGE: u64 = 1 << 12;
-        let within = |area: &Range<u64>| area.contains(&page);
-        if self.pad_areas.iter().any(within) {
-            return true;
-        }
-        let Ok(maps) = self.maps() else { return false };
-        let around = page & !(PAD_AREA - 1);
-        let wanted = [around..around + PAD_AREA, page..page + PAGE];
-        let Some(area) = wanted.into_iter().find(|area| is_free(maps, area)) else { return false };
-        self.maps = None;
-        let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
-        let exact = libc::MAP_FIXED_NOREPLACE as u64;
-        let bytes = area.end - area.start;
-        let mapped = self.with_remote(|remote| map(remote, area.start, bytes, protection, exact));
-        if mapped.is_ok_and(|at| at == area.start) {
-            self.pad_areas.push(area);
-        }
-        self.pad_areas.iter().any(within)
-    }
-}
-
-/// Threads that are in a handler, and threads that are in a detour.
-#[derive(Debug, Default)]
-pub(crate) struct Inside {
-    pub(crate) handlers: Vec<u64>,
-    /// The lane, and the number of the entry.
-    detours: Vec<(usize, u64)>,
-}
-
-impl Inside {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.handlers.is_empty() && self.detours.is_empty()
-    }
-
-    /// Forgets those that have left since, or were there another time.
-    pub(crate) fn retain(&mut self, now: &Self) {
-        self.handlers.retain(|thread| now.handlers.contains(thread));
-        self.detours.retain(|entry| now.detours.contains(entry));
-    }
-}
-
-/// Address space that is mapped at once for pads. Only the pages that have some take memory.
-const PAD_AREA: u64 = 1 << 20;
-
-/// Whether programs may read the fs base by an instruction: `AT_HWCAP2`, `HWCAP2_FSGSBASE`. The target has our kernel.
-fn has_fs_base() -> bool {
-    const FSGSBASE: u64 = 1 << 1;
-    // SAFETY: it has no effect.
-    let capabilities = unsafe { libc::getauxval(libc::AT_HWCAP2) };
-    capabilities & FSGSBASE != 0
 }
 
 /// Gives the memory back that the allocator keeps for itself: after a large batch that is more than what the batch has left.
@@ -469,11 +338,6 @@ fn give_back() {
 
 #[cfg(not(target_env = "gnu"))]
 const fn give_back() {}
-
-/// `jmp [rip]`, and where to.
-fn far_jump(to: u64) -> Vec<u8> {
-    [0xFF, 0x25, 0, 0, 0, 0].into_iter().chain(to.to_le_bytes()).collect()
-}
 
 /// The function of an object's that holds `address`, with its code as the file has it.
 pub(crate) fn function_in(objects: &Objects, address: u64) -> core::result::Result<Function, Error> {
@@ -551,18 +415,7 @@ impl kprobes::Host for Target {
     }
 
     fn pad(&mut self, address: u64, fits: &dyn Fn(Range<u64>) -> Option<u64>) -> core::result::Result<u64, Error> {
-        // So far a jump leads from there to a detour on the other side.
-        const REACH: u64 = 1 << 30;
-        // Neighbours begin to look at the same place, and so their pads are close together.
-        const BLOCK: u64 = 1 << 20;
-        let range = address.saturating_sub(REACH).max(LOWEST)..address.saturating_add(REACH).min(HIGHEST);
-        let lowest = fits(range.clone()).unwrap_or(range.end);
-        let mut pads = core::mem::replace(&mut self.pads, Pads::new(JUMP_LEN));
-        let this = core::cell::RefCell::new(&mut *self);
-        let mut take = |range| pads.take(range, fits, |page| this.borrow_mut().allocate_pads(page));
-        let pad = take(lowest.next_multiple_of(BLOCK)..range.end).or_else(|| take(range));
-        self.pads = pads;
-        pad.ok_or(Error::NoDetours { address })
+        self.take_pad(address, fits).ok_or(Error::NoDetours { address })
     }
 
     fn set_jump(&mut self, site: u32, stands: bool) -> core::result::Result<(), Error> {
@@ -594,10 +447,10 @@ impl kprobes::Host for Target {
     fn store_site(&mut self, index: u32, site: &SiteData) -> core::result::Result<(), Error> {
         let at = self.place::<Site>(offset_of!(Home, sites), index, "sites", SITES)?;
         let marks = self.place::<Marks>(offset_of!(Home, marks), index, "sites", SITES)?;
-        let bytes = super::table::site_bytes(site);
+        let bytes = table::site_bytes(site);
         self.recent.put(index, &bytes);
         self.store(at, &bytes)?;
-        self.store(marks, &super::table::marks_bytes(site))?;
+        self.store(marks, &table::marks_bytes(site))?;
         (self.used.sites, self.used.is_news) = (self.used.sites.max(index + 1), true);
         Ok(())
     }
@@ -608,7 +461,7 @@ impl kprobes::Host for Target {
 
     fn store_probe(&mut self, index: u32, probe: &ProbeData) -> core::result::Result<(), Error> {
         let at = self.place::<Probe>(offset_of!(Home, probes), index, "probes", PROBES)?;
-        self.store(at, &super::table::probe_bytes(probe))?;
+        self.store(at, &table::probe_bytes(probe))?;
         (self.used.probes, self.used.is_news) = (self.used.probes.max(index + 1), true);
         Ok(())
     }
