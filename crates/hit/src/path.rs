@@ -93,7 +93,7 @@ pub fn breakpoint<H: Host>(host: &H, regs: &mut Regs<H>) -> Outcome {
     }
     if let Some((site, entry)) = host.find(address).and_then(|e| Some((host.site(index(e))?, e))) {
         // One that is disarmed is nobody's any more: its breakpoint is gone, or somebody else's.
-        if is_site(entry) && site.address.load(Ordering::Relaxed) == address && live(&site.state) {
+        if is_planted(site, entry, address) {
             hit(host, site, entry, address, regs);
             return Outcome::Handled;
         }
@@ -177,6 +177,12 @@ pub fn returned<H: Host>(host: &H, id: u32, regs: &mut Regs<H>) {
     returns::hit(host, host.returns().stub(id), regs);
 }
 
+/// Whether a breakpoint stands at the site that the table's entry for `address` speaks of.
+#[inline(always)]
+fn is_planted(site: &Site, entry: u64, address: u64) -> bool {
+    is_site(entry) && site.address.load(Ordering::Relaxed) == address && live(&site.state)
+}
+
 /// How often text and table are looked at, one after the other, before a breakpoint is somebody else's.
 const LOOKS: usize = 4;
 
@@ -188,10 +194,7 @@ const LOOKS: usize = 4;
 fn nobody_s<H: Host>(host: &H, address: u64, regs: &mut Regs<H>) -> Outcome {
     let armed = || {
         let found = host.find(address).and_then(|entry| Some((host.site(index(entry))?, entry)));
-        found.is_some_and(|(site, entry)| {
-            let planted = is_site(entry) && site.address.load(Ordering::Relaxed) == address && live(&site.state);
-            planted || step::within_jump(site, entry).is_some()
-        })
+        found.is_some_and(|(site, entry)| is_planted(site, entry, address) || step::within_jump(site, entry).is_some())
     };
     for _ in 0..LOOKS {
         if !host.is_breakpoint(address) || armed() {

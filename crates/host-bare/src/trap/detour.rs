@@ -29,30 +29,6 @@ extern "C" fn detoured<K: Kernel>(regs: &mut Regs, site: u64) -> bool {
     host.is_none_or(|host| hit::detoured(&host, site, regs) == Onward::Copy)
 }
 
-/// From `rax` to `r15`. The stack pointer among them is passed over: who leaves has it from elsewhere.
-macro_rules! pop_registers {
-    () => {
-        "
-        pop rax
-        pop rcx
-        pop rdx
-        pop rbx
-        pop rbp
-        pop rbp
-        pop rsi
-        pop rdi
-        pop r8
-        pop r9
-        pop r10
-        pop r11
-        pop r12
-        pop r13
-        pop r14
-        pop r15
-        "
-    };
-}
-
 /// What detours call.
 ///
 /// # Safety
@@ -64,23 +40,7 @@ pub(crate) unsafe extern "C" fn entry<K: Kernel>() {
         "pushfq",
         "push 2", // all flags that can be: no interrupts, no step, no direction, no alignment check, no nested task
         "popfq",
-        "push rax", // rip: the hit path knows it
-        "push r15",
-        "push r14",
-        "push r13",
-        "push r12",
-        "push r11",
-        "push r10",
-        "push r9",
-        "push r8",
-        "push rdi",
-        "push rsi",
-        "push rbp",
-        "push rax", // rsp: below
-        "push rbx",
-        "push rdx",
-        "push rcx",
-        "push rax",
+        isa::push_registers!(),
         "lea rax, [rsp + 20*8 + {gap}]",
         "mov [rsp + 4*8], rax",
         "mov rdi, rsp",
@@ -91,7 +51,8 @@ pub(crate) unsafe extern "C" fn entry<K: Kernel>() {
         "mov rsp, rbx",
         "test al, al",
         "je 2f",
-        pop_registers!(),
+        isa::pop_registers!(),
+        "pop r15",
         "lea rsp, [rsp + 8]",
         "popfq",
         "ret {gap} + 8",
@@ -105,7 +66,8 @@ pub(crate) unsafe extern "C" fn entry<K: Kernel>() {
         "mov [rsp + 17*8], rax",
         "mov eax, ss",
         "mov [rsp + 20*8], rax",
-        pop_registers!(),
+        isa::pop_registers!(),
+        "pop r15",
         "iretq",
         gap = const GAP,
         detoured = sym detoured::<K>,

@@ -31,7 +31,7 @@
 //!
 //! Source: Linux, `arch/x86/kernel/kprobes/opt.c` (`optprobe_template_func`).
 
-use super::{TrapHost, fork, lanes, start};
+use super::{Memory, TrapHost, fork, lanes, start};
 use crate::abi::lanes::{LANE_GOLDEN, LANE_SHIFT, LANE_WINDOW, Lane};
 use crate::abi::{EVENTS, Home, Identity, PROBES};
 use core::mem::offset_of;
@@ -47,16 +47,22 @@ const UNWANTED: i32 = 0x4_4500;
 /// The flags that a program has beside the arithmetic ones, nearly always: interrupts on, and the bit that is always 1.
 const USUAL: i32 = 0x202;
 
+/// The running thread is in a detour, which has saved its registers in `frame`, until the host is dropped.
+#[inline(always)]
+fn inside<'f>(memory: Memory, frame: &Regs, vectors: &'f [[u64; 2]; 8]) -> TrapHost<'f> {
+    // Where nothing counts there is nothing to keep, and no system call is to be made.
+    let lane = lanes::here(memory.home).filter(|_| memory.is_active());
+    let stay = lane.map(|lane| lanes::Stay::begin(memory.home, lane, frame));
+    TrapHost::in_detour(memory, stay, vectors)
+}
+
 /// The registers, and the vector registers from `xmm0`, are those of a jump that this site was placed by; true when the copy comes next, with these.
 extern "C" fn detoured(regs: &mut Regs, site: u64, vectors: &[[u64; 2]; 8]) -> bool {
     let memory = start::memory();
     if !fork::notice(memory) {
         return true;
     }
-    // Where nothing counts there is nothing to keep, and no system call is to be made.
-    let lane = lanes::here(memory.home).filter(|_| memory.is_active());
-    let stay = lane.map(|lane| lanes::Stay::begin(memory.home, lane, regs));
-    let host = TrapHost::in_detour(memory, stay, vectors);
+    let host = inside(memory, regs, vectors);
     hit::detoured(&host, site, regs) == Onward::Copy
 }
 
@@ -64,61 +70,10 @@ extern "C" fn detoured(regs: &mut Regs, site: u64, vectors: &[[u64; 2]; 8]) -> b
 extern "C" fn returned(regs: &mut Regs, id: u64, vectors: &[[u64; 2]; 8]) -> bool {
     let memory = start::memory();
     fork::notice(memory);
-    let lane = lanes::here(memory.home).filter(|_| memory.is_active());
-    let stay = lane.map(|lane| lanes::Stay::begin(memory.home, lane, regs));
-    let host = TrapHost::in_detour(memory, stay, vectors);
+    let host = inside(memory, regs, vectors);
     let sp = regs.rsp();
     hit::returned(&host, id as u32, regs);
     regs.rsp() == sp
-}
-
-/// From `rax` to `r14`. The stack pointer among them is passed over: who leaves has it from elsewhere.
-macro_rules! pop_registers {
-    () => {
-        "
-        pop rax
-        pop rcx
-        pop rdx
-        pop rbx
-        pop rbp
-        pop rbp
-        pop rsi
-        pop rdi
-        pop r8
-        pop r9
-        pop r10
-        pop r11
-        pop r12
-        pop r13
-        pop r14
-        "
-    };
-}
-
-/// Makes [`Regs`] below the stack pointer, without what `rsp` and `rip` are.
-macro_rules! push_registers {
-    () => {
-        "
-        pushfq
-        push rax
-        push r15
-        push r14
-        push r13
-        push r12
-        push r11
-        push r10
-        push r9
-        push r8
-        push rdi
-        push rsi
-        push rbp
-        push rax
-        push rbx
-        push rdx
-        push rcx
-        push rax
-        "
-    };
 }
 
 /// With `Regs` at the stack pointer, which was [`rsp + above`] before: calls `function` with them, the word behind the one
@@ -217,7 +172,7 @@ macro_rules! leave_by_iret {
         mov eax, ss
         mov [rsp + 19*8], rax
         ",
-            pop_registers!(),
+            isa::pop_registers!(),
             "
         iretq
         "
@@ -308,20 +263,21 @@ pub(crate) unsafe extern "C" fn entry() {
         "sahf",
         "pop rax",
         // All others.
-        push_registers!(),
+        "pushfq",
+        isa::push_registers!(),
         "lea rax, [rsp + 20*8 + {gap}]",
         "mov [rsp + 4*8], rax",
         call_with_registers!("detoured"),
         "test al, al",
         "je 2f",
         set_flags!(),
-        pop_registers!(),
+        isa::pop_registers!(),
         "pop r15",
         "lea rsp, [rsp + 2*8]",
         "ret {gap} + 8",
         // With all flags.
         "5:",
-        pop_registers!(),
+        isa::pop_registers!(),
         "pop r15",
         "lea rsp, [rsp + 8]",
         "popfq",
@@ -382,7 +338,8 @@ const _: () = assert!(EVENTS <= crate::abi::modules::FIRST_ID as usize);
 pub(crate) unsafe extern "C" fn return_entry() {
     core::arch::naked_asm!(
         "lea rsp, [rsp - 8]",
-        push_registers!(),
+        "pushfq",
+        isa::push_registers!(),
         // What a detour has here is its return address.
         "lea rax, [rip + {this}]",
         "mov [rsp + 18*8], rax",
@@ -395,7 +352,7 @@ pub(crate) unsafe extern "C" fn return_entry() {
         "mov rax, [rsp + 16*8]",
         "mov [rsp + 19*8], rax",
         set_flags!(),
-        pop_registers!(),
+        isa::pop_registers!(),
         "pop r15",
         "lea rsp, [rsp + 4*8]",
         "jmp [rsp - 8]",

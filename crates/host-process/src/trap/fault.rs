@@ -18,9 +18,9 @@
 
 use super::signals::{SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, send_again};
 use super::{FAULT_BITS, TrapHost, actions, lanes, modules, stacks, start};
+use crate::abi::Home;
 use crate::abi::lanes::ALONE;
 use crate::abi::signal::{self, bit};
-use crate::abi::{Home, window};
 use arch::x86::handlers::Running;
 use cpu::SignalFrame;
 use hit::{Displaced, Host};
@@ -160,9 +160,7 @@ fn place<'h>(host: &TrapHost<'h>) -> Option<&'h Running> {
 fn in_handler<'h>(host: &TrapHost<'h>) -> Option<&'h Running> {
     let home = host.memory.home;
     host.memory.is_active().then_some(())?;
-    let window = window(host.tid());
-    let place = home.active.get(window.clone())?.iter().position(|w| w.load(Ordering::Relaxed) == host.tid())?;
-    home.running.get(window.start + place)
+    home.running.get(modules::place_of(home, host.tid())?)
 }
 
 /// Whether `address` is in the agent's code. Its `syscall` instruction is not meant: threads of the program's make calls

@@ -83,7 +83,7 @@ impl Stay {
         let outer = if outer == 0 { 0 } else { interrupted(home, outer) };
         lane.frame.store((&raw const *frame) as u64, Ordering::Relaxed);
         if outer == 0 {
-            add(&lane.entries);
+            cpu::add_one(&lane.entries);
             if lane.calling.load(Ordering::Relaxed) == LIGHT {
                 // It was left for good, with the detour that had called it.
                 lane.calling.store(0, Ordering::Relaxed);
@@ -228,11 +228,6 @@ impl Drop for Stay {
         compiler_fence(Ordering::SeqCst);
         self.lane.frame.store(self.outer, Ordering::Release);
     }
-}
-
-/// Only one thread writes it.
-fn add(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
 /// The frame of a detour that this one has interrupted; 0 when the other one was left for good (`longjmp` out of a

@@ -193,3 +193,65 @@ impl Condition {
 const fn any_bit(flags: u64, mask: u64) -> bool {
     flags & mask != 0
 }
+
+/// Assembly that makes a [`Regs`](crate::x86::Regs) below the stack pointer, to whose flags it points: what was in the registers, with
+/// nothing sensible yet for `rip` and `rsp`. It changes no register but the stack pointer.
+///
+/// ```
+/// // r8 is the ninth.
+/// assert_eq!(isa::push_registers!().split_whitespace().rev().step_by(2).position(|register| register == "r8"), Some(8));
+/// ```
+#[macro_export]
+macro_rules! push_registers {
+    () => {
+        "
+        push rax
+        push r15
+        push r14
+        push r13
+        push r12
+        push r11
+        push r10
+        push r9
+        push r8
+        push rdi
+        push rsi
+        push rbp
+        push rax
+        push rbx
+        push rdx
+        push rcx
+        push rax
+        "
+    };
+}
+
+/// Assembly that takes the registers from the [`Regs`](crate::x86::Regs) at the stack pointer, up to `r14`: `r15` is the next word.
+/// The stack pointer among them is passed over: who leaves has it from elsewhere. The flags stay as they are.
+///
+/// ```
+/// // Fifteen registers: the place of rsp is popped into rbp first.
+/// assert_eq!(isa::pop_registers!().lines().filter(|line| line.contains("pop")).count(), 15);
+/// ```
+#[macro_export]
+macro_rules! pop_registers {
+    () => {
+        "
+        pop rax
+        pop rcx
+        pop rdx
+        pop rbx
+        pop rbp
+        pop rbp
+        pop rsi
+        pop rdi
+        pop r8
+        pop r9
+        pop r10
+        pop r11
+        pop r12
+        pop r13
+        pop r14
+        "
+    };
+}
