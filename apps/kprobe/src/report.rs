@@ -57,7 +57,7 @@ fn rows<'a>(
 }
 
 fn placed(tally: &Tally) -> String {
-    if tally.placed.is_empty() { "nowhere: its object was never mapped".into() } else { tally.placed.join("; ") }
+    if tally.placed.is_empty() { "nowhere: its object is not mapped".into() } else { tally.placed.join("; ") }
 }
 
 fn table(rows: &[Row<'_>]) -> Vec<String> {

@@ -260,7 +260,7 @@ impl<K: Kernel> kprobes::Host for Target<K> {
         written.and_then(|()| bytes.iter().try_for_each(|&(address, byte)| Self::write(address, &[byte])))
     }
 
-    fn grace(&mut self) {
+    fn grace(&mut self) -> bool {
         // Whoever enters from here on sees what was written before.
         fence(Ordering::SeqCst);
         for processor in &self.engine.tables.processors {
@@ -270,5 +270,6 @@ impl<K: Kernel> kprobes::Host for Target<K> {
                 core::hint::spin_loop();
             }
         }
+        true
     }
 }

@@ -463,6 +463,8 @@ pub trait Host {
     ///
     /// When the target cannot be written; some bytes may have been.
     fn patch(&mut self, bytes: &[(u64, u8)]) -> Result<(), Error>;
-    /// Waits until every handler that runs now has ended.
-    fn grace(&mut self);
+    /// Waits until every handler that runs now has ended. False if one cannot end before the caller goes on: then the places
+    /// of probes that were taken off are not used again before a later grace period has passed.
+    #[must_use = "a handler may still stand on a probe"]
+    fn grace(&mut self) -> bool;
 }

@@ -55,7 +55,7 @@ use hit::ORIGINAL_BYTES;
 /// #         }
 /// #         Ok(())
 /// #     }
-/// #     fn grace(&mut self) {}
+/// #     fn grace(&mut self) -> bool { true }
 /// # }
 /// # fn main() -> Result<(), Error> {
 /// // Four instructions of one byte at address 0; a breakpoint is 0xCC.

@@ -127,12 +127,15 @@ impl Registry {
         result
     }
 
-    /// Waits until nobody can stand on a probe that has left its chain; then its place and its bit can be used again.
+    /// Waits until nobody can stand on a probe that has left its chain; then its place and its bit can be used again. If
+    /// somebody stays, that is for the next removal to do.
     fn reclaim<H: Host>(&mut self, host: &mut H) {
         if self.limbo.is_empty() {
             return;
         }
-        host.grace();
+        if !host.grace() {
+            return;
+        }
         for gone in self.limbo.drain(..) {
             self.free_probes.push(gone.probe);
             let (address, index) = gone.site;

@@ -132,8 +132,9 @@ impl Host for Zeros {
         self.count(())
     }
 
-    fn grace(&mut self) {
+    fn grace(&mut self) -> bool {
         self.calls += 1;
+        true
     }
 }
 

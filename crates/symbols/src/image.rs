@@ -87,6 +87,8 @@ pub(crate) struct Dynamic {
     pub(crate) strsz: u64,
     pub(crate) gnu_hash: Option<u64>,
     pub(crate) hash: Option<u64>,
+    /// Where the value of `DT_DEBUG` stands.
+    pub(crate) debug_word: Option<u64>,
 }
 
 /// The file's bytes and headers.
@@ -217,9 +219,10 @@ impl Image {
 
     fn read_dynamic(&self, headers: &[ProgramHeader64<LittleEndian>]) -> Dynamic {
         let mut dynamic = Dynamic::default();
-        let entries = headers.iter().find_map(|h| h.dynamic(LE, self.bytes.as_slice()).ok().flatten()).unwrap_or(&[]);
+        let found = headers.iter().find_map(|h| Some((h.p_vaddr(LE), h.dynamic(LE, self.bytes.as_slice()).ok()??)));
+        let (start, entries) = found.unwrap_or((0, &[]));
         let (mut needed, mut soname) = (Vec::new(), None);
-        for entry in entries {
+        for (entry, at) in entries.iter().zip((start..).step_by(size_of::<elf::Dyn64<LittleEndian>>())) {
             let value = entry.d_val(LE);
             match entry.d_tag(LE) {
                 elf::DT_NULL => break,
@@ -230,6 +233,7 @@ impl Image {
                 elf::DT_SYMTAB => dynamic.symtab = Some(value),
                 elf::DT_GNU_HASH => dynamic.gnu_hash = Some(value),
                 elf::DT_HASH => dynamic.hash = Some(value),
+                elf::DT_DEBUG => dynamic.debug_word = at.checked_add(8),
                 elf::DT_FLAGS_1 => dynamic.pie_flag = value & elf::DF_1_PIE.0 != 0,
                 _ => {}
             }

@@ -22,6 +22,7 @@ use crate::{demangle, golang};
 /// let program = Object::read(&std::env::current_exe()?)?;
 /// let linker = Object::read(Path::new(program.interpreter().ok_or("a static program")?))?;
 /// assert!(linker.dynamic_linker_notify().is_some() && program.dynamic_linker_notify().is_none());
+/// assert!(program.linker_debug_word().is_some(), "it leaves word of itself in the program");
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -201,6 +202,13 @@ impl Object {
     pub fn dynamic_linker_notify(&self) -> Option<u64> {
         let is_linker = self.kind() == ObjectKind::Shared;
         is_linker.then(|| self.functions_named("_dl_debug_state").first().map(|f| f.addr))?
+    }
+
+    /// Where a program has the value of `DT_DEBUG`, before the load bias: there the dynamic linker leaves the address of
+    /// its `r_debug` (`<link.h>`).
+    #[must_use]
+    pub fn linker_debug_word(&self) -> Option<u64> {
+        self.image.dynamic.debug_word
     }
 
     fn has_function(&self, name: &str) -> bool {

@@ -33,6 +33,7 @@ fn exercise(bytes: &[u8]) -> Result<(), ObjectError> {
     let object = Object::parse(bytes, "hostile")?;
     let _ = (object.kind(), object.interpreter(), object.soname(), object.build_id(), object.needed());
     let _ = (object.language(), object.libc(), object.unwinder(), object.longjmps(), object.dynamic_linker_notify());
+    let _ = object.linker_debug_word();
     let _ = (
         object.signal_syscall_sites(&[13, 14]),
         object.raw_syscall_sites(),

@@ -304,7 +304,7 @@ fn a_command_does_not_start_without_its_module() {
 fn a_handler_that_faults_switches_its_module_off_and_nothing_else() {
     let (path, file) = (need!(program("churn")), need!(module("faulty", &[])));
     let target = Target::start(&path, &["4"]);
-    let out = insert(target.pid(), &file, &["fault=y", "level=50000"]);
+    let out = insert(target.pid(), &file, &["fault=y", "level=100000"]);
     wait_until("it is off", || lsmod(target.pid()).contains(" faulted "));
     let out = out + &dmesg(target.pid());
     assert!(out.contains("faulty: a handler has raised SIGSEGV at faulty+0x"), "{out}");
@@ -320,7 +320,7 @@ fn a_module_of_a_trace_that_faults_is_removed_at_once() {
     let (path, file) = (need!(program("churn")), need!(module("falls", &[])));
     let target = Target::start(&path, &["2"]);
     let mut tool = kprobe();
-    tool.args(["trace", "--duration", "2", "--module"]).arg(format!("{},fault=y,level=3000", file.display()));
+    tool.args(["trace", "--duration", "2", "--module"]).arg(format!("{},fault=y,level=100000", file.display()));
     tool.args(["-p", &target.pid().to_string()]);
     let finished = run(tool);
     assert_eq!(finished.status, 0, "{}", finished.stderr);

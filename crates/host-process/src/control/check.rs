@@ -244,5 +244,7 @@ impl kprobes::Host for Still<'_> {
         refuse()
     }
 
-    fn grace(&mut self) {}
+    fn grace(&mut self) -> bool {
+        true
+    }
 }

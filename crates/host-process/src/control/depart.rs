@@ -3,10 +3,11 @@
 //! After the probes are removed the handler could stay for ever, and it does when this fails. But a program whose guard
 //! is gone may take `SIGTRAP` over, and a function that was entered while it was probed still returns through a stub.
 //! So all threads are stopped for a moment; those that are in a handler, or have a trap pending, are let go on and
-//! stopped again; then every stub on a stack is replaced by the true address, and the disposition restored.
+//! stopped again; then the guards go, every stub on a stack is replaced by the true address, and masks and dispositions
+//! are restored. The guards not before: what is noted of a thread's mask is true as long as they stand.
 
 use super::settle::{self, Changed};
-use super::stop::Held;
+use super::stop::{Held, Remote};
 use super::target::Target;
 use super::{Result, process};
 use crate::abi::{ACTIVE, Home, STUB_STRIDE};
@@ -19,24 +20,39 @@ const ATTEMPTS: usize = 50;
 const RETURN_ADDRESS: u64 = offset_of!(Instance, return_address) as u64;
 const SLOT: u64 = offset_of!(Instance, slot) as u64;
 
-/// Makes the agent dormant; true when it is.
+/// Takes the guards off and makes the agent dormant; true when it is.
 ///
 /// `teller` is a thread that waits in a mailbox, if one does: it is in a handler, and will only leave it.
-pub(crate) fn depart(target: &Target, cleaned: &[Changed], teller: Option<i32>) -> Result<bool> {
+pub(crate) fn depart(
+    target: &mut Target,
+    cleaned: &[Changed],
+    teller: Option<i32>,
+    take_guards_off: impl FnOnce(&mut Target) -> Result<()>,
+) -> Result<bool> {
     let busy = |tid: &u64| teller.is_none_or(|t| *tid != u64::from(t.cast_unsigned()));
     for _ in 0..ATTEMPTS {
         let mut held = stop_all(target.pid)?;
         let mut inside = target.inside()?;
         inside.handlers.retain(busy);
         if inside.is_empty() {
-            put_returns_back(target)?;
-            restore_signals(target, &mut held, cleaned)?;
+            let Some(mut servant) = held.pop() else { return Ok(true) };
+            believe(target, &mut servant)?;
+            servant.keep(target.agent.home)?;
+            let before = target.set_remote(Some(Box::new(servant)));
+            let restored = take_guards_off(target).and_then(|()| put_returns_back(target));
+            let servant = target.set_remote(before);
+            restored?;
+            if let Some(mut servant) = servant {
+                restore_signals(target, servant.as_mut(), &mut held, cleaned)?;
+            }
             held.into_iter().try_for_each(Held::release)?;
             return Ok(true);
         }
         held.into_iter().try_for_each(Held::release)?;
         std::thread::sleep(Duration::from_millis(1));
     }
+    take_guards_off(target)?;
+    forget_masks(target)?;
     Ok(false)
 }
 
@@ -98,17 +114,23 @@ fn put_returns_back(target: &Target) -> Result<()> {
 
 /// What the program believes of its signals becomes true: the actions of `SIGTRAP` and of faults, which threads block
 /// `SIGTRAP`, and which handlers do.
-fn restore_signals(target: &Target, held: &mut [Held], cleaned: &[Changed]) -> Result<()> {
-    for thread in held.iter_mut() {
-        if settle::believes_blocked(target, thread.tid())? {
-            thread.block_trap();
-        }
-    }
-    let zeros = vec![0; 8 * ACTIVE];
-    target.memory().write(target.home(offset_of!(Home, blocked)), &zeros)?;
-    let Some(first) = held.first_mut() else { return Ok(()) };
-    first.keep(target.agent.home)?;
+fn restore_signals(target: &Target, servant: &mut dyn Remote, held: &mut [Held], cleaned: &[Changed]) -> Result<()> {
+    held.iter_mut().try_for_each(|thread| believe(target, thread))?;
+    forget_masks(target)?;
     let scratch = target.home(offset_of!(Home, scratch));
-    settle::restore_handlers(first, target, scratch, cleaned)?;
-    settle::restore_actions(first, target, scratch)
+    settle::restore_handlers(servant, target, scratch, cleaned)?;
+    settle::restore_actions(servant, target, scratch)
+}
+
+/// A thread that believes to block `SIGTRAP` does when it goes on.
+fn believe(target: &Target, thread: &mut Held) -> Result<()> {
+    if settle::believes_blocked(target, thread.tid())? {
+        thread.block_trap();
+    }
+    Ok(())
+}
+
+/// What was noted of threads' masks is true no longer.
+fn forget_masks(target: &Target) -> Result<()> {
+    target.memory().write(target.home(offset_of!(Home, blocked)), &[0; 8 * ACTIVE])
 }

@@ -29,11 +29,14 @@ impl Mail {
 }
 
 impl Mail {
-    /// Waits until the agent has read that it may go on: its mailbox is about to be wiped.
+    /// Waits until the agent has read that it may go on: its mailbox is about to be wiped. Who comes meanwhile may go on too.
     pub(crate) fn wait_for_end(&self) {
         let Some(bank) = self.shared.bank(self.bank) else { return };
         let start = Instant::now();
         while bank.mailbox.lock.load(Ordering::Acquire) != 0 && start.elapsed() < Duration::from_secs(1) {
+            if bank.mailbox.state.load(Ordering::Acquire) == mail::EVENT {
+                self.resume();
+            }
             std::thread::sleep(Duration::from_micros(100));
         }
     }

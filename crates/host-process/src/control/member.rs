@@ -5,6 +5,7 @@ use super::guards::Guards;
 use super::hooks::{self, Needs};
 use super::image::Image;
 use super::inject::Site as AgentSite;
+use super::mail::Mail;
 use super::modules::{self, ModuleFile, Planted};
 use super::notice::Progress;
 use super::objects::{Cache, Objects};
@@ -12,15 +13,17 @@ use super::process::Life;
 use super::resolve::{FetchSymbols, Resolved, resolve};
 use super::stop::Held;
 use super::table::StoredSite;
+use super::tally::place_of;
 use super::target::Target;
-use super::{HostError, Result, inject, settle, table};
-use crate::abi::{FLAG_FOLLOW, Home};
+use super::{HostError, Result, depart, inject, linker, settle, table};
+use crate::abi::{FLAG_FOLLOW, Home, mail};
 use core::mem::offset_of;
 use events::{Definition, Place, compile};
 use hit::Kind;
 use kprobes::{Handle, Placement, ProbeKind, Registry, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use sync::primitive::Ordering;
 
 /// Instances of a return probe whose definition does not say `r[MAXACTIVE]`.
 ///
@@ -80,10 +83,11 @@ pub(crate) struct Member {
     pub(crate) target: Target,
     /// Tells when the process ends.
     pub(crate) life: Life,
-    pub(crate) bank: usize,
     pub(crate) states: Vec<State>,
     /// The functions of patterns.
     pub(crate) groups: Vec<Group>,
+    /// Where definitions were placed in objects that have gone, each once.
+    pub(crate) past: BTreeSet<(usize, String)>,
     pub(crate) registry: Registry,
     guards: Guards,
     /// All objects that the program starts with are mapped.
@@ -129,16 +133,16 @@ impl Member {
     }
 
     fn new(mut target: Target, registry: Registry, bank: usize, plan: &Plan) -> Result<Self> {
-        target.places_jumps = !plan.breakpoints;
+        (target.places_jumps, target.bank) = (!plan.breakpoints, bank);
         let states = plan.definitions.iter().map(|_| State::Pending(String::new())).collect();
         let life = Life::of(target.pid)?;
         let guards = Guards::default();
         Ok(Self {
             target,
             life,
-            bank,
             states,
             groups: Vec::new(),
+            past: BTreeSet::new(),
             registry,
             guards,
             complete: false,
@@ -237,12 +241,15 @@ impl Member {
 
     /// Places everything for the first time, while thread `held` makes system calls for us: the guards, then whatever
     /// they come too late for is put right, then the events.
-    pub(crate) fn begin(&mut self, plan: &Plan, held: i32, cache: &mut Cache) -> Result<Vec<News>> {
+    pub(crate) fn begin(&mut self, plan: &Plan, held: i32, others: Vec<Held>, cache: &mut Cache) -> Result<Vec<News>> {
         let mut news = Vec::new();
         let leftovers = core::mem::take(&mut self.leftovers);
         self.registry.unregister(&mut self.target, &leftovers)?;
         self.target.forget_programs()?;
-        let others = settle::hold_others(&self.target, held)?;
+        let mut others = self.hold_others(held, others);
+        settle::unblock_held(&self.target, &mut others)?;
+        // What was seen of its objects may be gone; from the first hook on nothing goes unnoticed.
+        self.refresh(cache)?;
         self.place_hooks(plan, cache, &mut news)?;
         drop(others);
         settle::unblock(&self.target, held)?;
@@ -255,6 +262,29 @@ impl Member {
         }
         self.place_events(plan, cache, &mut news)?;
         Ok(news)
+    }
+
+    /// Stops all threads but `held`, when none of them is mapping or unmapping objects. `others` are held already.
+    fn hold_others(&self, held: i32, others: Vec<Held>) -> Vec<Held> {
+        let hold = |others| settle::hold_others(self.pid(), held, others);
+        if others.is_empty() { linker::patiently(|| hold(Vec::new()), |_| !self.is_linking()) } else { hold(others) }
+    }
+
+    fn is_linking(&self) -> bool {
+        linker::is_at_work(self.target.memory(), &self.target.objects)
+    }
+
+    /// Whether a thread waits in the mailbox.
+    pub(crate) fn waits_for_us(&self) -> bool {
+        let bank = self.target.agent.shared.bank(self.target.bank);
+        bank.is_some_and(|bank| bank.mailbox.state.load(Ordering::Acquire) == mail::EVENT)
+    }
+
+    /// Nobody listens any more: a thread that waits goes on, and no other one begins to.
+    pub(crate) fn hang_up(&self) {
+        let shared = &self.target.agent.shared;
+        shared.header().listening.store(0, Ordering::Release);
+        Mail { pid: self.pid(), shared: shared.clone(), bank: self.target.bank }.wait_for_end();
     }
 
     /// Places what can be placed now: hooks of our own first, then events. To be called while somebody makes system
@@ -368,35 +398,47 @@ impl Member {
             if self.target.objects.at(range.start).is_none() {
                 self.registry.forget(&mut self.target, range.clone());
                 self.guards.forget(range);
-                for state in &mut self.states {
+                for (id, state) in self.states.iter_mut().enumerate() {
                     if let State::Placed(handle) = state
                         && range.contains(&handle.address)
                     {
+                        self.past.insert((id, place_of(&before, handle)));
                         *state = State::Pending(String::new());
                     }
                 }
             }
         }
-        self.groups.retain(|group| group.is_mapped(&self.target.objects));
+        for group in self.groups.extract_if(.., |group| !group.is_mapped(&self.target.objects)) {
+            self.past.insert((group.block.definition, group.summary()));
+        }
         self.complete = self.complete || is_complete(&self.target.objects);
         Ok(())
     }
 
-    /// Removes all probes but those of modules. Without modules the guards go too, and the target's text is as before.
+    /// Removes all probes but those of modules and the guards, which go when the agent [departs](Self::depart).
     pub(crate) fn remove_probes(&mut self) -> Result<()> {
+        // A thread may be unmapping what we have let it unmap; one that waits for us has not begun.
+        linker::patiently(|| (), |()| self.waits_for_us() || !self.is_linking());
         let mut handles: Vec<Handle> = Vec::new();
         for state in &mut self.states {
             if let State::Placed(handle) = core::mem::replace(state, State::Failed) {
                 handles.push(handle);
             }
         }
-        // Guards go last: they protect the probes.
-        let events = self.registry.unregister(&mut self.target, &handles).and(self.remove_groups());
-        if self.is_inhabited()? {
-            return events.map_err(HostError::Probe);
+        self.registry.unregister(&mut self.target, &handles).and(self.remove_groups()).map_err(HostError::Probe)
+    }
+
+    /// The agent goes to sleep and the guards go, unless modules are here: then it is noted what is still to be undone.
+    /// `teller` is a thread that waits for us, if one does.
+    pub(crate) fn depart(&mut self, teller: Option<i32>) -> Result<()> {
+        let inhabited = self.is_inhabited()?;
+        self.note_cleaned(inhabited)?;
+        if inhabited {
+            return Ok(());
         }
-        let guards = self.guards.take();
-        events.and_then(|()| self.registry.unregister(&mut self.target, &guards)).map_err(HostError::Probe)
+        let (guards, registry) = (self.guards.take(), &mut self.registry);
+        let take_guards_off = |target: &mut Target| registry.unregister(target, &guards).map_err(HostError::Probe);
+        depart::depart(&mut self.target, &self.cleaned, teller, take_guards_off).map(drop)
     }
 }
 

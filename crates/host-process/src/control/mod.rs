@@ -24,6 +24,7 @@ mod hooks;
 mod image;
 mod inject;
 mod launch;
+mod linker;
 #[cfg(feature = "local")]
 pub mod local;
 mod mail;

@@ -6,7 +6,7 @@ use super::stop::{Held, synchronize};
 use super::table::{self, StoredProbe, StoredSite};
 use super::{HostError, Result};
 use super::{modules, process};
-use crate::abi::{Home, Shared};
+use crate::abi::{ACTIVE, Home, Shared};
 use core::mem::offset_of;
 use hit::returns::Pool;
 use hit::{Kind, ORIGINAL_BYTES, Probe, Site};
@@ -19,15 +19,32 @@ pub(crate) fn check_free(pid: i32, shared: u64) -> Result<()> {
     if is_attended(&Memory::open(pid)?, shared)? { Err(HostError::Busy { pid }) } else { Ok(()) }
 }
 
+/// Whether probes stand in a process that nobody traces.
+pub(crate) fn is_due(pid: i32, home: u64) -> Result<bool> {
+    Ok(table::sites(&Memory::open(pid)?, home)?.iter().any(|site| site.armed))
+}
+
 /// Restores the text of a held process whose agent is at `home`, and empties its table of probes.
 pub(crate) fn scrub(held: &mut Held, pid: i32, home: u64) -> Result<()> {
     let memory = Memory::open(pid)?;
     let sites = table::sites(&memory, home)?;
     let jumps: Vec<_> = sites.iter().filter(|site| site.armed && site.is_jump()).collect();
+    if !is_guarded(&memory, home, &sites)? {
+        // The tool has not come so far, or farther: what it has noted of threads' masks need not be true.
+        memory.write(home + offset_of!(Home, blocked) as u64, &[0; 8 * ACTIVE])?;
+    }
     take_jumps_out(&memory, home, &jumps, held)?;
     restore_text(&memory, home, sites.iter())?;
     synchronize(held)?;
     forget_probes(&memory, home)
+}
+
+/// Whether guards stand.
+fn is_guarded(memory: &Memory, home: u64, sites: &[StoredSite]) -> Result<bool> {
+    let probes = table::probes(memory, home)?;
+    let chains = sites.iter().filter(|site| site.armed).flat_map(|site| table::chain(&probes, site.first));
+    let mut chained = chains.filter_map(|index| probes.get(index as usize));
+    Ok(chained.any(|probe| probe.kind == Some(Kind::Internal)))
 }
 
 /// Whether a tool listens: it says so, and its heart beats.

@@ -1,6 +1,7 @@
 //! A running program may have `SIGTRAP` blocked already, where no guard has seen it.
 //!
-//! While the guards are planted all threads stand still, and go on without it in their masks ([`hold_others`]). Before any
+//! While the guards are planted, and while they are taken away, all threads stand still ([`hold_others`]): what is noted of
+//! their masks is true only between the two. They go on without `SIGTRAP` in their masks ([`unblock_held`]). Before any
 //! event is placed, the rest of the past is put right: threads that were missed are stopped one by one, and handlers whose
 //! mask has it get a mask that has not. Both are noted, so that the
 //! program sees what it set, and gets it back when the trace ends.
@@ -51,36 +52,42 @@ pub(crate) fn believes_blocked(target: &Target, tid: i32) -> Result<bool> {
     Ok(words.map(blocked_thread).any(|thread| thread == tid))
 }
 
-/// Stops every thread but `held`, each to go on with `SIGTRAP` unblocked: while they stand still, guards can be planted.
+/// Stops every thread but `held` and those of `others`, and gives them all: while they stand still, guards can be planted
+/// and taken away.
 ///
 /// A C library blocks all signals where it creates a thread, forks, spawns or sends a signal, and unblocks them again by
-/// a system call that is guarded: a thread that is on its way there must not meet the guard's breakpoint. One that waits
-/// for its `vfork` child cannot be stopped, and shares its memory with a child that blocks everything too: it is waited
-/// for.
-pub(crate) fn hold_others(target: &Target, held: i32) -> Result<Vec<Held>> {
+/// a system call that is guarded: a thread that is on its way there must not meet the guard's breakpoint, nor make the call
+/// between two guards, when what is noted of its mask would be true no longer. One that waits for its `vfork` child cannot
+/// be stopped, and shares its memory with a child that blocks everything too: it is waited for.
+pub(crate) fn hold_others(pid: i32, held: i32, mut others: Vec<Held>) -> Vec<Held> {
     let end = Instant::now() + PATIENCE;
-    let mut others: Vec<Held> = Vec::new();
     loop {
-        let mut threads = process::threads(target.pid);
+        let mut threads = process::threads(pid);
         threads.retain(|&tid| tid != held && others.iter().all(|other| other.tid() != tid));
-        threads.retain(|&tid| !matches!(process::state(target.pid, tid), Some('Z' | 'X') | None));
+        threads.retain(|&tid| !matches!(process::state(pid, tid), Some('Z' | 'X') | None));
         if threads.is_empty() || Instant::now() > end {
-            return Ok(others);
+            return others;
         }
         for tid in threads {
-            if process::state(target.pid, tid) == Some('D') {
+            if process::state(pid, tid) == Some('D') {
                 std::thread::sleep(LOOK);
                 continue;
             }
             // One that has ended meanwhile needs nothing.
-            let Ok(mut thread) = Held::thread(target.pid, tid) else { continue };
-            if thread.unblock_trap() {
-                note_blocked(target, tid)?;
-                thread.apply_mask()?;
-            }
-            others.push(thread);
+            others.extend(Held::thread(pid, tid));
         }
     }
+}
+
+/// Held threads will go on with `SIGTRAP` unblocked. From here on they must not, before the guards stand.
+pub(crate) fn unblock_held(target: &Target, threads: &mut [Held]) -> Result<()> {
+    for thread in threads {
+        if thread.unblock_trap() {
+            note_blocked(target, thread.tid())?;
+            thread.apply_mask()?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets every thread but `held` go on with `SIGTRAP` unblocked.

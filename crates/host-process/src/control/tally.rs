@@ -1,8 +1,10 @@
 //! What was counted for an event, in all processes of a trace.
 
 use super::member::{Member, State};
+use super::objects::Objects;
 use crate::abi::Bank;
 use hit::Counts;
+use kprobes::Handle;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -66,15 +68,24 @@ impl Tally {
         }
     }
 
-    pub(crate) fn place(&mut self, state: &State, member: &Member) {
-        let State::Placed(handle) = state else { return };
-        let address = handle.address;
-        let place = match (member.target.objects.symbolize(address), member.target.objects.at(address)) {
-            (Some((name, offset, _)), Some(object)) => format!("{}:{name}+{offset:#x}", object.base_name()),
-            _ => format!("{address:#x}"),
-        };
-        self.say_placed(format!("{place} ({})", handle.placement));
+    /// Where a definition is placed in a member, and where it was as long as its object was mapped.
+    pub(crate) fn place(&mut self, definition: usize, member: &Member) {
+        let past = member.past.iter().filter(|(of, _)| *of == definition);
+        past.for_each(|(_, text)| self.say_placed(text.clone()));
+        if let Some(State::Placed(handle)) = member.states.get(definition) {
+            self.say_placed(place_of(&member.target.objects, handle));
+        }
     }
+}
+
+/// Where a probe is, and how it is placed.
+pub(crate) fn place_of(objects: &Objects, handle: &Handle) -> String {
+    let address = handle.address;
+    let place = match (objects.symbolize(address), objects.at(address)) {
+        (Some((name, offset, _)), Some(object)) => format!("{}:{name}+{offset:#x}", object.base_name()),
+        _ => format!("{address:#x}"),
+    };
+    format!("{place} ({})", handle.placement)
 }
 
 /// Counts and places of one function that a pattern matches.

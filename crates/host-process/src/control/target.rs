@@ -15,7 +15,7 @@ use super::stop::{Held, Remote, synchronize};
 use super::table::{self, StoredProbe, StoredSite};
 use super::writes::Writes;
 use super::{HostError, Result};
-use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
+use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES, mail};
 use core::mem::offset_of;
 use core::ops::Range;
 use detours::{far_jump, has_fs_base};
@@ -25,6 +25,7 @@ use kprobes::{Error, Function, Pads, ProbeData, ReturnScheme, SiteData, Stepping
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sync::primitive::Ordering;
 
 /// Bytes of an area of slots.
 const ARENA_BYTES: u64 = 1 << 18;
@@ -50,6 +51,8 @@ pub(crate) struct Target {
     arenas: Vec<(u64, u64, u64)>,
     /// The address of what detours call, if probes can be placed by jumps.
     detours: Option<u64>,
+    /// Its bank in the shared memory.
+    pub(crate) bank: usize,
     /// They shall be.
     pub(crate) places_jumps: bool,
     pads: Pads,
@@ -94,6 +97,7 @@ impl Target {
             used: Used::default(),
             arenas: Vec::new(),
             detours: None,
+            bank: 0,
             places_jumps: true,
             pads: Pads::new(JUMP_LEN),
             pad_areas: Vec::new(),
@@ -170,6 +174,13 @@ impl Target {
 
     pub(crate) fn set_home_half(&self, offset: usize, value: u32) -> Result<()> {
         self.memory.write(self.home(offset), &value.to_le_bytes())
+    }
+
+    /// The thread that waits in the mailbox, or makes system calls for us there.
+    fn parked(&self) -> Option<u64> {
+        let mailbox = &self.agent.shared.bank(self.bank)?.mailbox;
+        let waits = matches!(mailbox.state.load(Ordering::Acquire), mail::EVENT | mail::CALL | mail::DONE);
+        waits.then(|| mailbox.tid.load(Ordering::Relaxed))
     }
 
     /// The thread that is held for us at the moment.
@@ -501,13 +512,16 @@ impl kprobes::Host for Target {
         self.write_all().map_err(failed)
     }
 
-    fn grace(&mut self) {
+    fn grace(&mut self) -> bool {
         // A detour makes no barrier of its own: what it has stored before it looked at the table is seen from here on.
         if self.detours.is_some() && self.synchronize().is_err() && super::process::is_alive(self.pid) {
             std::thread::sleep(GRACE);
         }
         let deadline = Instant::now() + GRACE;
+        // One that waits in the mailbox does so for us, on a probe of our own.
+        let parked = self.parked();
         let mut waiting = self.inside().unwrap_or_default();
+        waiting.handlers.retain(|tid| Some(*tid) != parked);
         // Most are out in an instant.
         let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_micros(20)];
         let mut pauses = pauses.into_iter().chain(core::iter::repeat(Duration::from_micros(200)));
@@ -515,5 +529,6 @@ impl kprobes::Host for Target {
             pauses.next().filter(|pause| !pause.is_zero()).map_or_else(std::thread::yield_now, std::thread::sleep);
             waiting.retain(&self.inside().unwrap_or_default());
         }
+        parked.is_none()
     }
 }

@@ -14,6 +14,7 @@ use super::groups::{Matched, matched};
 use super::image::Image;
 use super::mail::Mail;
 use super::member::{Member, News, Plan, State};
+use super::memory::Memory;
 use super::modules::Message;
 use super::notice::{Notice, Options, Progress, Record};
 use super::objects::{Cache, Objects};
@@ -21,7 +22,7 @@ use super::resolve::FetchSymbols;
 use super::shared::SharedMap;
 use super::stop::Held;
 use super::tally::{FunctionCounts, FunctionTally, Tally, add_functions, place_functions};
-use super::{HostError, Result, follow, hooks, inject, launch, maps, modules, process, scrub, settle};
+use super::{HostError, Result, follow, hooks, inject, launch, linker, maps, modules, process, scrub, settle};
 use crate::abi::{event, mail as state};
 use events::{Definition, Place, compile};
 use std::ffi::OsString;
@@ -210,14 +211,26 @@ impl Trace {
         process::read_program(pid)?;
         // Files are read before a thread is held, so that it stands still for as short a time as can be.
         let mut needs = self.plan.needs();
+        let mut abandoned = false;
         if let Some((home, shared)) = inject::find(pid)? {
             scrub::check_free(pid, shared)?;
-            needs.returns |= modules::are_in(pid, home)?;
+            let inhabited = modules::are_in(pid, home)?;
+            needs.returns |= inhabited;
+            abandoned = !inhabited && scrub::is_due(pid, home)?;
         }
         let objects = Objects::read(pid, &mut self.cache)?;
         hooks::wanted(&objects, needs, &mut self.cache);
-        let held = Held::any(pid)?;
-        self.enter(held, pid, true)?;
+        let memory = Memory::open(pid)?;
+        let hold = || {
+            let held = Held::any(pid)?;
+            // An earlier tool's guards go, and ours come: no thread may pass there between.
+            let others = if abandoned { settle::hold_others(pid, held.tid(), Vec::new()) } else { Vec::new() };
+            Ok((held, others))
+        };
+        // The thread that works for us must not be the one that the linker waits for.
+        let is_quiet = |held: &Result<_>| held.is_err() || !linker::is_at_work(&memory, &objects);
+        let (held, others) = linker::patiently(hold, is_quiet)?;
+        self.enter(held, others, pid, true)?;
         let settled = self.settle_modules();
         if settled.is_err() {
             // The first failure is the one to be told.
@@ -230,10 +243,11 @@ impl Trace {
     pub(super) fn enter_held(&mut self, pid: i32, tid: i32) -> Result<()> {
         process::read_program(pid)?;
         let held = Held::take(pid, tid)?;
-        self.enter(held, pid, false)
+        self.enter(held, Vec::new(), pid, false)
     }
 
-    fn enter(&mut self, mut held: Held, pid: i32, running: bool) -> Result<()> {
+    /// `others` are held beside the thread that works for us.
+    fn enter(&mut self, mut held: Held, others: Vec<Held>, pid: i32, running: bool) -> Result<()> {
         let tid = held.tid();
         let mut member = Member::enter(&mut held, pid, &self.image, &self.plan, &mut self.cache)?;
         member.complete = running || !member.target.objects.is_dynamic();
@@ -247,7 +261,7 @@ impl Trace {
             settle::note_blocked(&member.target, tid)?;
         }
         member.target.set_remote(Some(Box::new(held)));
-        let mut placed = member.begin(&self.plan, tid, &mut self.cache);
+        let mut placed = member.begin(&self.plan, tid, others, &mut self.cache);
         if placed.is_ok() && !running && member.complete {
             placed = member.insert_all(&self.plan.modules).and(placed);
         }
@@ -285,7 +299,7 @@ impl Trace {
 
     /// Sleeps until an agent wants something, or `time` is over.
     pub fn wait(&self, time: Duration) {
-        self.families.wait(time, || self.members.iter().any(|m| mailbox_state(m) == Some(state::EVENT)));
+        self.families.wait(time, || self.members.iter().any(|m| m.waits_for_us()));
     }
 
     /// Answers agents, notices what became of the processes, collects records.
@@ -296,7 +310,7 @@ impl Trace {
     pub fn service(&mut self) -> Result<()> {
         self.adopt_children();
         // Looked for anew each time: an answer can end a member, and the others move up.
-        let waits = |m: &Member| mailbox_state(m) == Some(state::EVENT);
+        let waits = |m: &Member| m.waits_for_us();
         while let Some(index) = self.members.iter().position(waits) {
             self.answer(index)?;
         }
@@ -310,7 +324,7 @@ impl Trace {
     fn adopt_children(&mut self) {
         for (agent, bank, pid) in self.families.claims() {
             let same = |shared: &Arc<SharedMap>, index: usize| index == bank && Arc::ptr_eq(shared, &agent.shared);
-            let is_member = self.members.iter().any(|m| same(&m.target.agent.shared, m.bank));
+            let is_member = self.members.iter().any(|m| same(&m.target.agent.shared, m.target.bank));
             if is_member || self.strangers.iter().any(|s| same(&s.shared, s.bank)) {
                 continue;
             }
@@ -337,16 +351,16 @@ impl Trace {
     fn answer(&mut self, index: usize) -> Result<()> {
         let Some(member) = self.members.get_mut(index) else { return Ok(()) };
         let shared = member.target.agent.shared.clone();
-        let Some(bank) = shared.bank(member.bank) else { return Ok(()) };
+        let Some(bank) = shared.bank(member.target.bank) else { return Ok(()) };
         let mailbox = &bank.mailbox;
         let (pid, tid) = (mailbox.pid.load(Ordering::Relaxed) as i32, mailbox.tid.load(Ordering::Relaxed) as i32);
-        let mail = Mail { pid: member.pid(), shared: shared.clone(), bank: member.bank };
+        let mail = Mail { pid: member.pid(), shared: shared.clone(), bank: member.target.bank };
         match mailbox.event.load(Ordering::Relaxed) {
             event::EXEC => return follow::exec(self, index, mail, pid, tid),
             event::SANDBOX => return self.free_before_sandbox(index, mail, tid),
             _ => {}
         }
-        let (bank, starting) = (member.bank, !member.complete);
+        let (bank, starting) = (member.target.bank, !member.complete);
         member.target.set_remote(Some(Box::new(mail)));
         let placed = member.refresh(&mut self.cache).and_then(|()| member.place(&self.plan, &mut self.cache));
         drop(member.target.set_remote(None));
@@ -377,7 +391,7 @@ impl Trace {
     /// A process is about to forbid itself system calls: its probes go, and it is traced no more.
     fn free_before_sandbox(&mut self, index: usize, mail: Mail, tid: i32) -> Result<()> {
         let Some(member) = self.members.get_mut(index) else { return Ok(()) };
-        let (pid, shared, bank) = (member.pid(), member.target.agent.shared.clone(), member.bank);
+        let (pid, shared, bank) = (member.pid(), member.target.agent.shared.clone(), member.target.bank);
         member.target.set_remote(Some(Box::new(mail)));
         let placed = member.states.clone();
         let modules = member.remove_modules(Some(tid));
@@ -403,7 +417,7 @@ impl Trace {
         self.attend_modules();
         for member in &self.members {
             let shared = &member.target.agent.shared;
-            if let Some(bank) = shared.bank(member.bank) {
+            if let Some(bank) = shared.bank(member.target.bank) {
                 super::drain::drain(bank, &member.target.objects, &mut self.records);
             }
         }
@@ -449,15 +463,13 @@ impl Trace {
                 member.pid()
             )));
         }
-        self.harvest(&shared, member.bank, &member.target.objects);
+        self.harvest(&shared, member.target.bank, &member.target.objects);
         place_functions(&mut self.functions, &member);
     }
 
     /// Notes where events were placed in a member that leaves.
     fn say_placed(&mut self, member: &Member) {
-        for (tally, state) in self.tallies.iter_mut().zip(&member.states) {
-            tally.place(state, member);
-        }
+        self.tallies.iter_mut().enumerate().for_each(|(id, tally)| tally.place(id, member));
         for group in &member.groups {
             let tally = self.tallies.get_mut(group.block.definition);
             tally.into_iter().for_each(|tally| tally.say_placed(group.summary()));
@@ -524,8 +536,7 @@ impl Trace {
         for member in &mut self.members {
             let left = member.remove_guests(None);
             let removed = left.and(member.remove_probes());
-            let shared = &member.target.agent.shared;
-            shared.header().listening.store(0, Ordering::Release);
+            member.hang_up();
             let departed = removed.and_then(|()| member.depart(None));
             match departed {
                 Ok(()) => {}
@@ -549,7 +560,7 @@ impl Trace {
         self.messages.extend(member.messages());
         let shared = member.target.agent.shared.clone();
         self.say_placed(&member);
-        self.harvest(&shared, member.bank, &member.target.objects);
+        self.harvest(&shared, member.target.bank, &member.target.objects);
         place_functions(&mut self.functions, &member);
     }
 
@@ -558,9 +569,9 @@ impl Trace {
     pub fn tallies(&self) -> Vec<Tally> {
         let mut all = self.tallies.clone();
         for member in &self.members {
-            let bank = member.target.agent.shared.bank(member.bank);
-            for (id, (tally, state)) in all.iter_mut().zip(&member.states).enumerate() {
-                tally.place(state, member);
+            let bank = member.target.agent.shared.bank(member.target.bank);
+            for (id, tally) in all.iter_mut().enumerate() {
+                tally.place(id, member);
                 tally.add(bank.and_then(|bank| bank.counts(id)));
             }
             for group in &member.groups {
@@ -605,7 +616,7 @@ impl Trace {
         let definitions = self.tallies.len();
         let mut all = self.functions.clone();
         for member in &self.members {
-            if let Some(bank) = member.target.agent.shared.bank(member.bank) {
+            if let Some(bank) = member.target.agent.shared.bank(member.target.bank) {
                 add_functions(&mut all, bank, definitions..self.cache.catalogue.len());
                 place_functions(&mut all, member);
             }
@@ -649,8 +660,4 @@ struct Stranger {
     /// `None`: not a process of this name space, or not the one that it says it is. Nobody knows when it ends.
     pid: Option<i32>,
     objects: Arc<Objects>,
-}
-
-fn mailbox_state(member: &Member) -> Option<u32> {
-    Some(member.target.agent.shared.bank(member.bank)?.mailbox.state.load(Ordering::Acquire))
 }

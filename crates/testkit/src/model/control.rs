@@ -317,7 +317,7 @@ impl kprobes::Host for Control<'_> {
         entered
     }
 
-    fn grace(&mut self) {
+    fn grace(&mut self) -> bool {
         self.assert_flushed();
         // It cannot fail; a failure that is due here is that of the next call.
         let _ = self.enter(Call::Grace);
@@ -326,5 +326,6 @@ impl kprobes::Host for Control<'_> {
         while words.iter().any(|w| inside.contains(&w.load(Ordering::SeqCst))) {
             assert!(wait_for_others(), "a handler waits for itself");
         }
+        true
     }
 }

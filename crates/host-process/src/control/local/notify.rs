@@ -83,7 +83,8 @@ impl Control {
         }
         // A thread enters the active set and then looks at the table; here it is the other way round.
         fence(Ordering::SeqCst);
-        self.target.grace();
+        // Nobody waits for us: there is no mailbox in use.
+        let _ = self.target.grace();
         self.notifiers.0.iter_mut().skip(index).take(1).for_each(|place| *place = 0);
         home.notifiers.present.store(self.notifiers.count(), Ordering::Relaxed);
         Ok(())

@@ -10,7 +10,7 @@ use crate::control::member::Member;
 use crate::control::notice::Notice;
 use crate::control::stop::Held;
 use crate::control::trace::Trace;
-use crate::control::{HostError, Result, depart};
+use crate::control::{HostError, Result};
 use core::mem::offset_of;
 use std::time::Duration;
 
@@ -130,19 +130,17 @@ impl Member {
         })
     }
 
-    /// The agent goes to sleep, unless modules are here: then it is noted what is still to be undone.
-    pub(crate) fn depart(&self, teller: Option<i32>) -> Result<()> {
+    /// Notes which signals' handlers were changed, if they are to stay so.
+    pub(crate) fn note_cleaned(&self, stays: bool) -> Result<()> {
         let cleaned = self.cleaned.iter().fold(0u64, |set, (signal, _)| set | 1 << (signal - 1));
-        let inhabited = self.is_inhabited()?;
-        let noted = if inhabited { cleaned } else { 0 };
+        let noted = if stays { cleaned } else { 0 };
         let at = table::field(self.target.agent.home, offset_of!(Modules, cleaned));
-        self.target.memory().write(at, &noted.to_le_bytes())?;
-        if inhabited { Ok(()) } else { depart::depart(&self.target, &self.cleaned, teller).map(drop) }
+        self.target.memory().write(at, &noted.to_le_bytes())
     }
 
     /// What modules that end with the trace have printed.
     pub(crate) fn messages(&self) -> Vec<Message> {
-        let Some(bank) = self.target.agent.shared.bank(self.bank) else { return Vec::new() };
+        let Some(bank) = self.target.agent.shared.bank(self.target.bank) else { return Vec::new() };
         let name = |owner: u64| {
             let number = owner.checked_sub(1).map(|n| n as u32);
             number.and_then(|n| self.modules.guest_name(n)).unwrap_or_default().to_owned()
