@@ -191,6 +191,9 @@ pub(crate) struct CheckArgs {
     /// A running process.
     #[arg(short = 'p', value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) pid: Option<i32>,
+    /// How to place them.
+    #[arg(long, value_name = "HOW", default_value = "jump")]
+    pub(crate) placement: Placement,
     /// An ELF file.
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

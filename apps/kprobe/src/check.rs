@@ -1,6 +1,6 @@
 //! `kprobe check`.
 
-use crate::args::CheckArgs;
+use crate::args::{CheckArgs, Placement};
 use crate::definitions;
 use crate::status::{FAILURE, Usage};
 use anyhow::Result;
@@ -11,7 +11,8 @@ use std::path::Path;
 /// Says where each probe would go; 1 when one would be refused.
 pub(crate) fn run(args: &CheckArgs) -> Result<u8> {
     let definitions = definitions::read(&args.events)?;
-    let mut view = view(args.pid, args.file.as_deref())?;
+    let view = view(args.pid, args.file.as_deref())?;
+    let mut view = if args.placement == Placement::Breakpoint { view.by_breakpoints() } else { view };
     let mut out = std::io::stdout().lock();
     let mut status = 0;
     for definition in &definitions {

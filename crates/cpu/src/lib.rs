@@ -8,7 +8,7 @@
 //! | [`syscall`] | a raw Linux system call: no libc, no `errno`, the kernel's own return value |
 //! | [`nr`] | system call numbers that the agent uses |
 //! | [`now`] | a time stamp counter and the processor it was read on |
-//! | [`add_one`] | counts without a lock, where only one thread does |
+//! | [`add_one`], [`replace`] | change a word without a lock, where only one thread does |
 //! | [`SignalFrame`] | the interrupted registers, signal mask and signal stack in a signal handler |
 //! | [`fs_base`] | what names the running thread, where it has thread-local variables |
 //! | [`with_initial_vectors`] | calls a function that may use vector registers, for a program that is not to notice |
@@ -24,6 +24,6 @@
 mod imp;
 
 pub use imp::{
-    Recovery, SignalFrame, add_one, call_mirrored, fs_base, now, nr, restorer, syscall, thread_word,
+    Recovery, SignalFrame, add_one, call_mirrored, fs_base, now, nr, replace, restorer, syscall, thread_word,
     with_initial_vectors,
 };

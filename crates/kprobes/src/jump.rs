@@ -27,7 +27,7 @@
 use crate::code::{patch, pristine};
 use crate::host::{Detour, Host, Isa, SiteData};
 use crate::site::SiteRecord;
-use crate::{Error, Registry, Stepping};
+use crate::{Error, Registry, Request, Stepping};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec;
@@ -47,6 +47,9 @@ pub(crate) struct Jump {
     /// It stands in the text.
     standing: bool,
 }
+
+/// What the instruction set knows of the instructions that a jump displaces, and these.
+type Window<H> = (<<H as Host>::Isa as Isa>::Window, Vec<u8>);
 
 /// A few bytes, without memory of their own: there may be as many jumps as functions.
 #[derive(Clone, Copy, Debug)]
@@ -254,10 +257,8 @@ impl Registry {
         self.sites.range(address + 1..address + length.max(1) as u64).all(|(_, site)| !site.armed && !site.noted)
     }
 
-    /// Makes the detour of a site.
-    fn prepare<H: Host>(&mut self, host: &mut H, address: u64) -> Result<Jump, Error> {
-        let refused = |why: String| Error::Refused { address, why };
-        let known = self.sites.get(&address).ok_or(Error::NotText { address })?.index;
+    /// What a jump at `address` would displace, if that can be.
+    fn window<H: Host>(&mut self, host: &mut H, address: u64) -> Result<Window<H>, Error> {
         let (window, code) = self.functions.with(host, address, |code, start| {
             let (window, length) = H::Isa::window(code, start, address)?;
             let from = (address - start) as usize;
@@ -268,8 +269,22 @@ impl Registry {
             return Err(Error::Ours { address });
         }
         if code.len() > ORIGINAL_BYTES {
-            return Err(refused("what is displaced is too long to be kept".into()));
+            return Err(Error::Refused { address, why: "what is displaced is too long to be kept".into() });
         }
+        Ok((window, code))
+    }
+
+    /// Whether a probe would be placed by a jump, were it alone.
+    pub(crate) fn would_jump<H: Host>(&mut self, host: &mut H, address: u64, request: &Request) -> bool {
+        let may = host.has_detours() && host.stepping() == Stepping::Jump && !request.minds_jumps();
+        may && self.window(host, address).is_ok()
+    }
+
+    /// Makes the detour of a site.
+    fn prepare<H: Host>(&mut self, host: &mut H, address: u64) -> Result<Jump, Error> {
+        let refused = |why: String| Error::Refused { address, why };
+        let known = self.sites.get(&address).ok_or(Error::NotText { address })?.index;
+        let (window, code) = self.window(host, address)?;
         let slot = host.detour_slot(address, self.next_site)?;
         let entry = host.detour_entry(slot)?;
         let detour = H::Isa::detour(&window, known, slot, entry).map_err(refused)?;

@@ -162,7 +162,8 @@ impl Registry {
         (self.next_site, self.next_probe)
     }
 
-    /// Says where and how a probe would be placed, and touches nothing.
+    /// Says where and how a probe would be placed, and touches nothing. By a jump, if nobody else's probe is in the way, and if
+    /// there is memory for the detour in reach.
     ///
     /// # Errors
     ///
@@ -175,7 +176,11 @@ impl Registry {
             if request.is_followed() {
                 H::Isa::check_followed(&plan).map_err(|why| Error::Refused { address, why })?;
             }
-            placement.get_or_insert(Placement::of(H::Isa::how(&plan, host.stepping())));
+            if placement.is_none() {
+                let jumps = self.would_jump(host, address, request);
+                let by_breakpoint = Placement::of(H::Isa::how(&plan, host.stepping()));
+                placement = Some(if jumps { Placement::Jump } else { by_breakpoint });
+            }
         }
         Ok(summary(&request.kind, scheme, placement.unwrap_or(Placement::Boosted)))
     }

@@ -48,7 +48,7 @@ fn check_flow(hits: impl Fn(u64) -> u64, function: &Function, code: &Disassembly
 fn refused(program: &Path, probes: &[String]) -> BTreeSet<String> {
     let lines = definitions_file(probes);
     let mut command = kprobe();
-    command.args(["check", "-e"]).arg(at_file(lines.path())).arg(program);
+    command.args(["check", "--placement", "breakpoint", "-e"]).arg(at_file(lines.path())).arg(program);
     let text = run(command).stdout;
     let mut table: HashMap<&str, usize> = HashMap::new();
     let mut refused = BTreeSet::new();

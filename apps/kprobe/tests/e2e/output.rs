@@ -174,8 +174,25 @@ fn list_names_functions_by_pattern() {
 fn check_says_how_a_probe_would_be_placed() {
     let path = need!(program("victim.pie"));
     let mut tool = kprobe();
-    tool.args(["check", "-e", "p:work work"]).arg(&path);
+    tool.args(["check", "-e", "p:work work", "-e", "r:back work"]).arg(&path);
     let run = run(tool);
     assert_eq!(run.status, 0, "{}", run.stderr);
-    assert!(run.stdout.contains("work"), "{}", run.stdout);
+    for how in [
+        "work: victim.pie:work+0x0/",
+        ": jump  | ",
+        "back: victim.pie:work+0x0/",
+        ": jump at the entry, return stub  | ",
+    ] {
+        assert!(run.stdout.contains(how), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn check_says_how_a_probe_would_be_placed_by_a_breakpoint() {
+    let path = need!(program("victim.pie"));
+    let mut tool = kprobe();
+    tool.args(["check", "--placement", "breakpoint", "-e", "p:work work"]).arg(&path);
+    let run = run(tool);
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    assert!(run.stdout.contains(": breakpoint, "), "{}", run.stdout);
 }

@@ -55,7 +55,7 @@ fn placed(modules: &str) -> Option<String> {
 fn planned(tool: &Tool, case: &Case, pid: &str) -> Result<String> {
     let letter = if case.at == At::Entry { 'p' } else { 'r' };
     let line = format!("{letter}:probe hot:{}", case.function.symbol);
-    let text = command::text(limited(&tool.path).args(["check", "-p", pid, "-e", &line]))?;
+    let text = command::text(tool.command("check", case).args(["-p", pid, "-e", &line]))?;
     Ok(format!("{PLANNED}{}", how(&text).context("kprobe check says nothing of the probe")?))
 }
 

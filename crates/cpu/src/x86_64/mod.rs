@@ -1,19 +1,19 @@
 //! x86-64 under Linux.
 
 mod contained;
-mod count;
 mod extended;
 mod frame;
 mod mirrored;
 mod syscall;
 mod thread;
 mod time;
+mod unlocked;
 
 pub use contained::Recovery;
-pub use count::add_one;
 pub use extended::with_initial_vectors;
 pub use frame::{SignalFrame, restorer};
 pub use mirrored::call_mirrored;
 pub use syscall::{nr, syscall};
 pub use thread::{fs_base, thread_word};
 pub use time::now;
+pub use unlocked::{add_one, replace};

@@ -9,7 +9,7 @@ use super::{HostError, Result, returns};
 use arch::x86::{User, X86};
 use events::{Definition, Place, compile};
 use hit::ORIGINAL_BYTES;
-use kprobes::{Error, Function, ProbeData, Registry, Request, ReturnScheme, SiteData};
+use kprobes::{Error, Function, ProbeData, Registry, Request, ReturnScheme, SiteData, Stepping};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,6 +61,7 @@ pub struct View {
     objects: Objects,
     pid: Option<i32>,
     registry: Registry,
+    places_jumps: bool,
 }
 
 impl View {
@@ -79,7 +80,12 @@ impl View {
             symbols::ObjectError::NotFound { .. } => HostError::NoProcess { pid },
             other => HostError::Object(other),
         })?;
-        Ok(Self { objects: Objects::read(pid, cache)?, pid: Some(pid), registry: Registry::new(0, 0) })
+        Ok(Self {
+            objects: Objects::read(pid, cache)?,
+            pid: Some(pid),
+            registry: Registry::new(0, 0),
+            places_jumps: true,
+        })
     }
 
     /// A file.
@@ -92,7 +98,18 @@ impl View {
         let loads = object.loads().iter().filter(|l| l.is_executable());
         let code = loads.map(|l| l.vaddr..l.vaddr + l.memsz).collect();
         let mapped = Mapped { path: path.to_string_lossy().into_owned(), object, bias: 0, code, file: (0, 0, 0) };
-        Ok(Self { objects: Objects { all: vec![mapped] }, pid: None, registry: Registry::new(0, 0) })
+        Ok(Self {
+            objects: Objects { all: vec![mapped] },
+            pid: None,
+            registry: Registry::new(0, 0),
+            places_jumps: true,
+        })
+    }
+
+    /// Probes would be placed by breakpoints, also where there could be jumps.
+    #[must_use]
+    pub fn by_breakpoints(self) -> Self {
+        Self { places_jumps: false, ..self }
     }
 
     /// The objects.
@@ -139,7 +156,8 @@ impl View {
             return Verdict::Refused(error.to_string());
         }
         let request = Request::counting(address, kind_of(definition), 0);
-        match self.registry.check(&mut Still(&self.objects), &request) {
+        let mut host = Still { objects: &self.objects, places_jumps: self.places_jumps };
+        match self.registry.check(&mut host, &request) {
             Ok(placement) => Verdict::Placed {
                 address,
                 place: self.place(address),
@@ -173,7 +191,10 @@ fn original(object: &Mapped, address: u64) -> Option<Vec<u8>> {
 }
 
 /// A host that only looks: code comes from the files, and nothing can be changed.
-struct Still<'a>(&'a Objects);
+struct Still<'a> {
+    objects: &'a Objects,
+    places_jumps: bool,
+}
 
 const READ_ONLY: &str = "a check changes nothing";
 
@@ -185,19 +206,31 @@ impl kprobes::Host for Still<'_> {
     type Isa = X86<User>;
 
     fn read(&mut self, address: u64, out: &mut [u8]) -> core::result::Result<(), Error> {
-        let object = self.0.at(address).ok_or(Error::NotText { address })?;
+        let object = self.objects.at(address).ok_or(Error::NotText { address })?;
         let code = object.object.code(object.to_file(address), out.len()).ok_or(Error::NotText { address })?;
         out.copy_from_slice(code);
         Ok(())
     }
 
     fn function(&mut self, address: u64) -> core::result::Result<Function, Error> {
-        super::target::function_in(self.0, address)
+        super::target::function_in(self.objects, address)
     }
 
     fn return_scheme(&mut self, start: u64) -> core::result::Result<ReturnScheme, Error> {
         let function = self.function(start)?;
-        returns::scheme(self.0, &function)
+        returns::scheme(self.objects, &function)
+    }
+
+    fn stepping(&self) -> Stepping {
+        Stepping::Jump
+    }
+
+    fn has_detours(&self) -> bool {
+        self.places_jumps && super::target::can_jump()
+    }
+
+    fn may_displace(&mut self, range: core::ops::Range<u64>) -> bool {
+        super::target::may_displace(self.objects, &range)
     }
 
     fn slot(&mut self, _: u64) -> core::result::Result<u64, Error> {

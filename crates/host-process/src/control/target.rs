@@ -104,7 +104,7 @@ impl Target {
             programs_used: 0,
             remote: None,
         };
-        if has_fs_base() && std::arch::is_x86_feature_detected!("xsave") {
+        if can_jump() {
             target.set_home_half(offset_of!(Home, has_lanes), 1)?;
             target.detours = Some(target.memory.word(target.home(offset_of!(Home, detour_entry)))?);
         }
@@ -359,6 +359,16 @@ pub(crate) fn function_in(objects: &Objects, address: u64) -> core::result::Resu
     Ok(Function { start: object.to_target(start), code: code.to_vec() })
 }
 
+/// Whether the processor and the kernel have what detours need.
+pub(crate) fn can_jump() -> bool {
+    has_fs_base() && std::arch::is_x86_feature_detected!("xsave")
+}
+
+/// Whether a detour may run where this code does. A goroutine's stack has room for what its function needs, and little else.
+pub(crate) fn may_displace(objects: &Objects, range: &Range<u64>) -> bool {
+    objects.at(range.start).is_some_and(|object| !object.object.is_go())
+}
+
 /// A failure of the host's, as control reports it.
 pub(crate) fn failed(error: HostError) -> Error {
     match error {
@@ -412,8 +422,7 @@ impl kprobes::Host for Target {
     }
 
     fn may_displace(&mut self, range: Range<u64>) -> bool {
-        // A goroutine's stack has room for what its function needs, and little else.
-        self.objects.at(range.start).is_some_and(|object| !object.object.is_go())
+        may_displace(&self.objects, &range)
     }
 
     fn detour_slot(&mut self, address: u64, site: u32) -> core::result::Result<u64, Error> {

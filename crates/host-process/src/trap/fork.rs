@@ -18,11 +18,15 @@ pub(crate) const UNCOUNTED: u64 = u64::MAX;
 
 /// Gives this process its identity if it has none. False when this thread is doing that already, and was interrupted by a
 /// signal whose handler has come here: it has none yet.
+#[inline(always)]
 pub(crate) fn notice(memory: Memory) -> bool {
+    memory.identity().pid.load(Ordering::Acquire) != 0 || introduce(memory)
+}
+
+#[cold]
+#[inline(never)]
+fn introduce(memory: Memory) -> bool {
     let identity = memory.identity();
-    if identity.pid.load(Ordering::Acquire) != 0 {
-        return true;
-    }
     let own = lanes::thread(memory.home);
     match identity.adopter.compare_exchange(0, own, Ordering::AcqRel, Ordering::Relaxed) {
         Ok(_) => {

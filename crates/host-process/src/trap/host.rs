@@ -178,6 +178,17 @@ impl<'f> TrapHost<'f> {
         }
     }
 
+    /// The thread is in a trap's handler: it takes a place, if it may.
+    #[inline(never)]
+    fn enter_trap(&self) -> Option<&AtomicU64> {
+        if lanes::in_light_handler(self.memory.home, self.sp()).is_some() {
+            return None;
+        }
+        let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
+        self.place.set(Some(place));
+        Some(place)
+    }
+
     /// The index of the thread's place among those in handlers, if it has one.
     pub(crate) fn place(&self) -> Option<usize> {
         self.index(self.place.get()?)
@@ -379,6 +390,7 @@ impl Host for TrapHost<'_> {
         self.tid()
     }
 
+    #[inline(always)]
     fn enter(&self) -> Option<&AtomicU64> {
         // A process that does not count makes no system call of ours: it may have forbidden them to itself.
         self.memory.is_active().then_some(())?;
@@ -386,12 +398,7 @@ impl Host for TrapHost<'_> {
             let lane = stay.lane();
             return (lane.calling.load(Ordering::Relaxed) == 0).then_some(&lane.left);
         }
-        if lanes::in_light_handler(self.memory.home, self.sp()).is_some() {
-            return None;
-        }
-        let place = ActiveSet::new(&self.memory.home.active).enter(self.tid())?;
-        self.place.set(Some(place));
-        Some(place)
+        self.enter_trap()
     }
 
     fn returns(&self) -> Returns<'_> {
@@ -433,15 +440,19 @@ impl Host for TrapHost<'_> {
             return false;
         }
         // SAFETY: as in `load`, and aligned. Other threads may look at the word (a garbage collector, an unwinder), so
-        // the access is atomic.
-        let word = unsafe { AtomicU64::from_ptr(address as *mut u64) };
-        word.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        // the access is atomic; but on this stack only this thread runs, and only it writes.
+        cpu::replace(unsafe { AtomicU64::from_ptr(address as *mut u64) }, old, new)
     }
 
     fn exchange_guarded(&self, address: u64, old: u64, new: u64) -> bool {
         // Between the look and the exchange only another thread's `munmap` of a stack that this thread unwinds could
         // take the word away.
-        read_word(self.tid(), address) == Some(old) && self.exchange(address, old, new)
+        if read_word(self.tid(), address) != Some(old) || !address.is_multiple_of(8) {
+            return false;
+        }
+        // SAFETY: it was readable just now, and is aligned. Another thread may run on that stack: a coroutine's.
+        let word = unsafe { AtomicU64::from_ptr(address as *mut u64) };
+        word.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     fn contiguous(&self, low: u64, high: u64) -> bool {

@@ -205,7 +205,9 @@ impl Stay {
     /// Runs `f`, which calls a light handler.
     #[inline(always)]
     pub(crate) fn lightly<R>(&self, f: impl FnOnce() -> R) -> R {
-        let was = self.lane.calling.swap(LIGHT, Ordering::Relaxed);
+        // Not a swap, which is a locked instruction: a signal's handler in between leaves it as it was.
+        let was = self.lane.calling.load(Ordering::Relaxed);
+        self.lane.calling.store(LIGHT, Ordering::Relaxed);
         let result = f();
         self.lane.calling.store(was, Ordering::Relaxed);
         result
