@@ -126,3 +126,28 @@ fn strace_may_watch_a_program_while_its_probes_are_hit() {
     assert!(finished.stderr.lines().all(|line| line.contains("Interrupted system call")), "{}", finished.stderr);
     assert!(finished.stdout.contains("calls work="), "{}", finished.stdout);
 }
+
+/// `EFLAGS.TF` as a debugger sets it shows in what `pushfq` pushes: restored, it would stay when the debugger has left.
+#[test]
+fn a_debugger_steps_through_hits_and_leaves() {
+    const DEBUGGER: &str = "/usr/bin/gdb";
+    if !std::path::Path::new(DEBUGGER).exists() {
+        return skipped("no gdb");
+    }
+    let path = need!(program("churn"));
+    let target = Target::start(&path, &["1"]);
+    let probes = ["p:work work", "p:record work a=$arg1", "r:back work v=$retval"];
+    let tracer = Tracer::attach(&target, &[], &probes, &["work"]);
+    let mut debugger = Command::new(DEBUGGER);
+    debugger.args(["-nx", "-batch", "-p", &target.pid().to_string(), "-ex", "break work", "-ex", "continue"]);
+    debugger.args(["-ex", "delete", "-ex", "stepi 2000"]);
+    let debugged = run(debugger);
+    assert!(debugged.stdout.contains("detached"), "{}{}", debugged.stdout, debugged.stderr);
+    std::thread::sleep(Duration::from_millis(100));
+    let trace = tracer.interrupt();
+    assert_eq!(trace.run.status, 0, "{}", trace.run.stderr);
+    let finished = target.finish();
+    // Stops by a debugger interrupt `epoll_wait`, which the program counts as faults of its own: no more than that.
+    let said = finished.stderr.replace("epoll_wait: Interrupted system call\n", "");
+    assert!(finished.status < 2 && said.is_empty(), "{} {}{}", finished.status, finished.stdout, finished.stderr);
+}

@@ -27,6 +27,9 @@
 //!   handler of a user's runs, all that there is is saved ([`cpu::with_initial_vectors`]).
 //! * The **flags**: compiled code wants the direction and the alignment check flag cleared. `popfq` is slow, so it is only
 //!   executed for flags that `sahf` cannot set.
+//! * The **trap flag**: a thread that steps itself does not come here, it is sent to a breakpoint instead
+//!   ([`hit::single_step`]). Who steps through this is a debugger, whose flag the kernel sets behind the thread's back, and
+//!   which `pushfq` shows nevertheless. If it were restored, the thread would go on stepping when the debugger has left, and die.
 //! * The **thread** has no name here but its fs base: a system call would cost more than all the rest.
 //!
 //! Source: Linux, `arch/x86/kernel/kprobes/opt.c` (`optprobe_template_func`).
@@ -44,6 +47,8 @@ const GAP: usize = arch::x86::detour_gap(Privilege::User) as usize;
 const ARITHMETIC: i32 = 0x8D5;
 /// Flags under which compiled code must not run: single step, direction, nested task, alignment check.
 const UNWANTED: i32 = 0x4_4500;
+/// `EFLAGS.TF`.
+pub(super) const TRAP_FLAG: i32 = 1 << 8;
 /// The flags that a program has beside the arithmetic ones, nearly always: interrupts on, and the bit that is always 1.
 const USUAL: i32 = 0x202;
 
@@ -264,6 +269,7 @@ pub(crate) unsafe extern "C" fn entry() {
         "pop rax",
         // All others.
         "pushfq",
+        "and dword ptr [rsp], {not_stepped}",
         isa::push_registers!(),
         "lea rax, [rsp + 20*8 + {gap}]",
         "mov [rsp + 4*8], rax",
@@ -318,6 +324,7 @@ pub(crate) unsafe extern "C" fn entry() {
         unwanted = const UNWANTED,
         other = const !ARITHMETIC,
         usual = const USUAL,
+        not_stepped = const !TRAP_FLAG,
         detoured = sym detoured,
     )
 }
@@ -339,6 +346,7 @@ pub(crate) unsafe extern "C" fn return_entry() {
     core::arch::naked_asm!(
         "lea rsp, [rsp - 8]",
         "pushfq",
+        "and dword ptr [rsp], {not_stepped}",
         isa::push_registers!(),
         // What a detour has here is its return address.
         "lea rax, [rip + {this}]",
@@ -363,6 +371,7 @@ pub(crate) unsafe extern "C" fn return_entry() {
         unwanted = const UNWANTED,
         other = const !ARITHMETIC,
         usual = const USUAL,
+        not_stepped = const !TRAP_FLAG,
         returned = sym returned,
     )
 }

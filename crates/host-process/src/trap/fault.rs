@@ -17,7 +17,7 @@
 //! takes the registers from the frame, and those are the true ones. After a fault handler of a probe the copy goes on.
 
 use super::signals::{SA_RESETHAND, SENT_BY_KERNEL, SIG_DFL, SIG_IGN, send_again};
-use super::{FAULT_BITS, TrapHost, actions, lanes, modules, stacks, start};
+use super::{FAULT_BITS, TrapHost, actions, detour, lanes, modules, stacks, start};
 use crate::abi::Home;
 use crate::abi::lanes::ALONE;
 use crate::abi::signal::{self, bit};
@@ -60,6 +60,7 @@ extern "C" fn sift(signal: i32, info: *mut i32, context: *mut u8, default: u64) 
         "push rsi",
         "push rdx",
         "pushfq",
+        "and dword ptr [rsp], {not_stepped}",
         "pushfq",
         "and dword ptr [rsp], {keep}",
         "popfq",
@@ -77,7 +78,8 @@ extern "C" fn sift(signal: i32, info: *mut i32, context: *mut u8, default: u64) 
         "jmp r11",
         "2:",
         "ret",
-        keep = const !start::ALIGNMENT_CHECK,
+        not_stepped = const !detour::TRAP_FLAG,
+        keep = const !(start::ALIGNMENT_CHECK | detour::TRAP_FLAG),
         filter = sym filter,
     )
 }

@@ -59,7 +59,7 @@ fn action() -> SigAction {
 }
 
 /// The kernel clears the direction flag for a handler, but not the alignment check flag, under which compiled code
-/// may not run.
+/// may not run. (It clears the trap flag too; one that shows here is a debugger's, and not to be kept: see [`detour`].)
 #[unsafe(naked)]
 extern "C" fn enter(signal: i32, info: *const i32, context: *mut u8) {
     core::arch::naked_asm!(
@@ -67,7 +67,7 @@ extern "C" fn enter(signal: i32, info: *const i32, context: *mut u8) {
         "and dword ptr [rsp], {keep}",
         "popfq",
         "jmp {handler}",
-        keep = const !ALIGNMENT_CHECK,
+        keep = const !(ALIGNMENT_CHECK | detour::TRAP_FLAG),
         handler = sym handler,
     )
 }
