@@ -107,6 +107,14 @@ impl View {
     }
 
     /// Probes would be placed by breakpoints, also where there could be jumps.
+    ///
+    /// ```
+    /// # use host_process::control::{Verdict, View};
+    /// let mut view = View::of_process(std::process::id().cast_signed())?.by_breakpoints();
+    /// let Verdict::Placed { how, .. } = view.check(&events::parse("p libc.so.6:atoi")?) else { panic!() };
+    /// assert!(how.starts_with("breakpoint, "));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn by_breakpoints(self) -> Self {
         Self { places_jumps: false, ..self }

@@ -273,7 +273,7 @@ impl Trace {
             self.end_unstarted(pid);
         }
         drop(member.target.set_remote(None));
-        if let (Err(_), true) = (&placed, running) {
+        if placed.is_err() {
             let _ = member.depart(None);
         }
         self.note(pid, placed?, failed);
