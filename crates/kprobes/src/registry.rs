@@ -185,8 +185,8 @@ impl Registry {
         Ok(summary(&request.kind, scheme, placement.unwrap_or(Placement::Boosted)))
     }
 
-    /// Takes probes off; returns when no handler can see them any more. Handles of probes that are off already do
-    /// nothing.
+    /// Takes probes off; returns when no handler can see them any more, but for one that waits for the caller
+    /// ([`Host::grace`]). Handles of probes that are off already do nothing.
     ///
     /// # Errors
     ///

@@ -52,11 +52,13 @@ impl Isa for Bytes {
 struct Zeros {
     text: Vec<u8>,
     calls: usize,
+    /// A handler cannot end before the caller goes on.
+    busy: bool,
 }
 
 impl Zeros {
     fn new() -> Self {
-        Self { text: vec![0; 2 * BATCH], calls: 0 }
+        Self { text: vec![0; 2 * BATCH], calls: 0, busy: false }
     }
 
     fn count<T>(&mut self, value: T) -> Result<T, Error> {
@@ -134,7 +136,7 @@ impl Host for Zeros {
 
     fn grace(&mut self) -> bool {
         self.calls += 1;
-        true
+        !self.busy
     }
 }
 
@@ -192,4 +194,22 @@ fn twenty_thousand_probes_are_switched_off_and_on_with_a_few_calls_each() {
         assert_eq!(host.text == armed, on);
         assert!(host.calls < 6 * BATCH, "{} calls", host.calls);
     }
+}
+
+#[test]
+fn places_are_kept_while_a_handler_may_stand_on_them() {
+    let (mut registry, mut host) = (Registry::new(0, 0), Zeros::new());
+    let register = |registry: &mut Registry, host: &mut Zeros| {
+        let request = Request::counting(TEXT, ProbeKind::Entry, 0);
+        registry.register(host, &[request]).map(|mut handles| handles.remove(0)).expect("a probe")
+    };
+    let first = register(&mut registry, &mut host);
+    host.busy = true;
+    registry.unregister(&mut host, [&first]).expect("taken off");
+    let second = register(&mut registry, &mut host);
+    assert_eq!(registry.used(), (1, 2), "the first one's place was used again");
+    host.busy = false;
+    registry.unregister(&mut host, [&second]).expect("taken off");
+    let _others = [register(&mut registry, &mut host), register(&mut registry, &mut host)];
+    assert_eq!(registry.used(), (1, 2), "two places were free");
 }

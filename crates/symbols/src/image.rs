@@ -222,7 +222,8 @@ impl Image {
         let found = headers.iter().find_map(|h| Some((h.p_vaddr(LE), h.dynamic(LE, self.bytes.as_slice()).ok()??)));
         let (start, entries) = found.unwrap_or((0, &[]));
         let (mut needed, mut soname) = (Vec::new(), None);
-        for (entry, at) in entries.iter().zip((start..).step_by(size_of::<elf::Dyn64<LittleEndian>>())) {
+        for (entry, nth) in entries.iter().zip(0u64..) {
+            let at = start.wrapping_add(nth * size_of::<elf::Dyn64<LittleEndian>>() as u64);
             let value = entry.d_val(LE);
             match entry.d_tag(LE) {
                 elf::DT_NULL => break,

@@ -6,16 +6,18 @@
 //! stopped again; then the guards go, every stub on a stack is replaced by the true address, and masks and dispositions
 //! are restored. The guards not before: what is noted of a thread's mask is true as long as they stand.
 
+use super::Result;
 use super::settle::{self, Changed};
 use super::stop::{Held, Remote};
 use super::target::Target;
-use super::{Result, process};
 use crate::abi::{ACTIVE, Home, STUB_STRIDE};
 use core::mem::offset_of;
 use hit::returns::{Instance, Pool, STATE_ARMED, STATE_OFFSET, STATE_PHASE, STATE_RESTORED};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ATTEMPTS: usize = 50;
+/// How long all of them may take.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Offset of a field of `Instance`: they are the first two words.
 const RETURN_ADDRESS: u64 = offset_of!(Instance, return_address) as u64;
 const SLOT: u64 = offset_of!(Instance, slot) as u64;
@@ -30,56 +32,52 @@ pub(crate) fn depart(
     take_guards_off: impl FnOnce(&mut Target) -> Result<()>,
 ) -> Result<bool> {
     let busy = |tid: &u64| teller.is_none_or(|t| *tid != u64::from(t.cast_unsigned()));
-    for _ in 0..ATTEMPTS {
+    let end = Instant::now() + PATIENCE;
+    for attempt in 1.. {
         let mut held = stop_all(target.pid)?;
         let mut inside = target.inside()?;
         inside.handlers.retain(busy);
-        if inside.is_empty() {
-            let Some(mut servant) = held.pop() else { return Ok(true) };
-            believe(target, &mut servant)?;
-            servant.keep(target.agent.home)?;
-            let before = target.set_remote(Some(Box::new(servant)));
-            let restored = take_guards_off(target).and_then(|()| put_returns_back(target));
-            let servant = target.set_remote(before);
-            restored?;
-            if let Some(mut servant) = servant {
-                restore_signals(target, servant.as_mut(), &mut held, cleaned)?;
-            }
+        let calm = inside.is_empty();
+        if calm || attempt == ATTEMPTS || Instant::now() > end {
+            leave(target, &mut held, cleaned, calm, take_guards_off)?;
             held.into_iter().try_for_each(Held::release)?;
-            return Ok(true);
+            return Ok(calm);
         }
         held.into_iter().try_for_each(Held::release)?;
         std::thread::sleep(Duration::from_millis(1));
     }
-    take_guards_off(target)?;
-    forget_masks(target)?;
     Ok(false)
 }
 
-/// Stops every thread, also those that appear meanwhile.
-fn stop_all(pid: i32) -> Result<Vec<Held>> {
-    let mut held: Vec<Held> = Vec::new();
-    loop {
-        let new: Vec<i32> = process::threads(pid).into_iter().filter(|t| !held.iter().any(|h| h.tid() == *t)).collect();
-        if new.is_empty() {
-            return Ok(held);
+/// All threads stand still, and if it is calm, none of them in a handler: one of them is our servant.
+fn leave(
+    target: &mut Target,
+    held: &mut Vec<Held>,
+    cleaned: &[Changed],
+    calm: bool,
+    take_guards_off: impl FnOnce(&mut Target) -> Result<()>,
+) -> Result<()> {
+    let Some(mut servant) = held.pop() else { return Ok(()) };
+    servant.keep(target.agent.home)?;
+    let before = target.set_remote(Some(Box::new(servant)));
+    target.stands_still = true;
+    let unguarded = take_guards_off(target);
+    target.stands_still = false;
+    let servant = target.set_remote(before);
+    unguarded?;
+    match servant {
+        Some(mut servant) if calm => {
+            put_returns_back(target)?;
+            restore_signals(target, servant.as_mut(), held, cleaned)
         }
-        let before = held.len();
-        let mut last = None;
-        for tid in new {
-            match Held::thread(pid, tid) {
-                Ok(thread) => held.push(thread),
-                // It ended, or is a leader that has exited before its threads.
-                Err(error) => last = Some(error),
-            }
-        }
-        if held.len() == before {
-            return match last.filter(|_| held.is_empty()) {
-                Some(error) => Err(error),
-                None => Ok(held),
-            };
-        }
+        _ => forget_masks(target),
     }
+}
+
+/// Stops every thread that can be stopped.
+fn stop_all(pid: i32) -> Result<Vec<Held>> {
+    let held = settle::hold_others(pid, 0, Vec::new());
+    if held.is_empty() { Ok(vec![Held::any(pid)?]) } else { Ok(held) }
 }
 
 /// Every stub that stands in a return slot is replaced by the true return address. All threads stand still.
@@ -115,7 +113,7 @@ fn put_returns_back(target: &Target) -> Result<()> {
 /// What the program believes of its signals becomes true: the actions of `SIGTRAP` and of faults, which threads block
 /// `SIGTRAP`, and which handlers do.
 fn restore_signals(target: &Target, servant: &mut dyn Remote, held: &mut [Held], cleaned: &[Changed]) -> Result<()> {
-    held.iter_mut().try_for_each(|thread| believe(target, thread))?;
+    held.iter_mut().chain(servant.held()).try_for_each(|thread| believe(target, thread))?;
     forget_masks(target)?;
     let scratch = target.home(offset_of!(Home, scratch));
     settle::restore_handlers(servant, target, scratch, cleaned)?;

@@ -23,8 +23,10 @@ const LOOK: Duration = Duration::from_micros(200);
 
 /// Whether the linker is between its two calls. A program without one, or whose linker has not begun, has none at work.
 pub(crate) fn is_at_work(memory: &Memory, objects: &Objects) -> bool {
+    // The program is the first, unless the linker was called to execute it.
     let word = |object: &super::Mapped| Some(object.to_target(object.object.linker_debug_word()?));
-    let mut at = objects.all.first().and_then(word).and_then(|at| memory.word(at).ok()).unwrap_or(0);
+    let debug = |object| memory.word(word(object)?).ok().filter(|&at| at != 0);
+    let Some(mut at) = objects.all.iter().find_map(debug) else { return false };
     for _ in 0..NAME_SPACES {
         let half = |offset: u64| memory.half(at.wrapping_add(offset)).ok();
         let (Some(version), Some(state)) = (half(VERSION), half(STATE)) else { return false };

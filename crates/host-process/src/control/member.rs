@@ -16,19 +16,22 @@ use super::table::StoredSite;
 use super::tally::place_of;
 use super::target::Target;
 use super::{HostError, Result, depart, inject, linker, settle, table};
-use crate::abi::{FLAG_FOLLOW, Home, mail};
+use crate::abi::{FLAG_FOLLOW, Home, event, mail};
 use core::mem::offset_of;
 use events::{Definition, Place, compile};
 use hit::Kind;
 use kprobes::{Handle, Placement, ProbeKind, Registry, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use sync::primitive::Ordering;
+use sync::primitive::{Ordering, fence};
 
 /// Instances of a return probe whose definition does not say `r[MAXACTIVE]`.
 ///
 /// Linux has ten or two for each processor, because its functions seldom sleep; here a recursion is what counts.
 pub const DEFAULT_MAXACTIVE: u32 = 4096;
+
+/// How many places in objects that have gone are remembered.
+const PAST: usize = 1 << 10;
 
 /// What a trace asks of every process in it.
 #[derive(Clone, Debug)]
@@ -267,11 +270,14 @@ impl Member {
     /// Stops all threads but `held`, when none of them is mapping or unmapping objects. `others` are held already.
     fn hold_others(&self, held: i32, others: Vec<Held>) -> Vec<Held> {
         let hold = |others| settle::hold_others(self.pid(), held, others);
-        if others.is_empty() { linker::patiently(|| hold(Vec::new()), |_| !self.is_linking()) } else { hold(others) }
+        if others.is_empty() { linker::patiently(|| hold(Vec::new()), |_| self.is_settled()) } else { hold(others) }
     }
 
-    fn is_linking(&self) -> bool {
-        linker::is_at_work(self.target.memory(), &self.target.objects)
+    /// Whether no object is just coming or going: a thread that waits for us has not begun, or is done.
+    fn is_settled(&self) -> bool {
+        let mailbox = self.target.agent.shared.bank(self.target.bank).map(|bank| &bank.mailbox);
+        let told = mailbox.is_some_and(|mailbox| mailbox.event.load(Ordering::Relaxed) == event::OBJECTS);
+        told && self.waits_for_us() || !linker::is_at_work(self.target.memory(), &self.target.objects)
     }
 
     /// Whether a thread waits in the mailbox.
@@ -283,7 +289,9 @@ impl Member {
     /// Nobody listens any more: a thread that waits goes on, and no other one begins to.
     pub(crate) fn hang_up(&self) {
         let shared = &self.target.agent.shared;
-        shared.header().listening.store(0, Ordering::Release);
+        shared.header().listening.store(0, Ordering::Relaxed);
+        // Here: tell, then look for one that has the mailbox. There: take it, then look whether somebody listens.
+        fence(Ordering::SeqCst);
         Mail { pid: self.pid(), shared: shared.clone(), bank: self.target.bank }.wait_for_end();
     }
 
@@ -402,7 +410,9 @@ impl Member {
                     if let State::Placed(handle) = state
                         && range.contains(&handle.address)
                     {
-                        self.past.insert((id, place_of(&before, handle)));
+                        if self.past.len() < PAST {
+                            self.past.insert((id, place_of(&before, handle)));
+                        }
                         *state = State::Pending(String::new());
                     }
                 }
@@ -417,8 +427,8 @@ impl Member {
 
     /// Removes all probes but those of modules and the guards, which go when the agent [departs](Self::depart).
     pub(crate) fn remove_probes(&mut self) -> Result<()> {
-        // A thread may be unmapping what we have let it unmap; one that waits for us has not begun.
-        linker::patiently(|| (), |()| self.waits_for_us() || !self.is_linking());
+        // A thread may be unmapping what we have let it unmap.
+        linker::patiently(|| (), |()| self.is_settled());
         let mut handles: Vec<Handle> = Vec::new();
         for state in &mut self.states {
             if let State::Placed(handle) = core::mem::replace(state, State::Failed) {

@@ -31,6 +31,8 @@ use sync::primitive::Ordering;
 const ARENA_BYTES: u64 = 1 << 18;
 /// How long a grace period may take before a thread in a handler is taken for dead.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long it is waited for others while a thread waits for us: they may wait for that one.
+const QUEUE: Duration = Duration::from_millis(20);
 
 /// A target: one process with the agent in it.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Target {
     arenas: Vec<(u64, u64, u64)>,
     /// The address of what detours call, if probes can be placed by jumps.
     detours: Option<u64>,
+    /// All threads are held: nobody leaves a handler.
+    pub(crate) stands_still: bool,
     /// Its bank in the shared memory.
     pub(crate) bank: usize,
     /// They shall be.
@@ -97,6 +101,7 @@ impl Target {
             used: Used::default(),
             arenas: Vec::new(),
             detours: None,
+            stands_still: false,
             bank: 0,
             places_jumps: true,
             pads: Pads::new(JUMP_LEN),
@@ -177,7 +182,7 @@ impl Target {
     }
 
     /// The thread that waits in the mailbox, or makes system calls for us there.
-    fn parked(&self) -> Option<u64> {
+    pub(crate) fn parked(&self) -> Option<u64> {
         let mailbox = &self.agent.shared.bank(self.bank)?.mailbox;
         let waits = matches!(mailbox.state.load(Ordering::Acquire), mail::EVENT | mail::CALL | mail::DONE);
         waits.then(|| mailbox.tid.load(Ordering::Relaxed))
@@ -526,18 +531,27 @@ impl kprobes::Host for Target {
         if self.detours.is_some() && self.synchronize().is_err() && super::process::is_alive(self.pid) {
             std::thread::sleep(GRACE);
         }
-        let deadline = Instant::now() + GRACE;
-        // One that waits in the mailbox does so for us, on a probe of our own.
-        let parked = self.parked();
+        if self.stands_still {
+            return self.inside().is_ok_and(|inside| inside.is_empty());
+        }
+        let start = Instant::now();
+        // One that waits in the mailbox does so for us, on a probe of our own; behind it others may wait.
+        let mut parked = false;
+        let patience = |parked: bool| if parked { QUEUE } else { GRACE };
         let mut waiting = self.inside().unwrap_or_default();
-        waiting.handlers.retain(|tid| Some(*tid) != parked);
         // Most are out in an instant.
         let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_micros(20)];
         let mut pauses = pauses.into_iter().chain(core::iter::repeat(Duration::from_micros(200)));
-        while !waiting.is_empty() && Instant::now() < deadline {
+        loop {
+            if let Some(tid) = self.parked() {
+                parked = true;
+                waiting.handlers.retain(|waits| *waits != tid);
+            }
+            if waiting.is_empty() || start.elapsed() > patience(parked) {
+                return !parked;
+            }
             pauses.next().filter(|pause| !pause.is_zero()).map_or_else(std::thread::yield_now, std::thread::sleep);
             waiting.retain(&self.inside().unwrap_or_default());
         }
-        parked.is_none()
     }
 }

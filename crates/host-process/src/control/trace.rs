@@ -274,6 +274,7 @@ impl Trace {
         }
         drop(member.target.set_remote(None));
         if placed.is_err() {
+            member.hang_up();
             let _ = member.depart(None);
         }
         self.note(pid, placed?, failed);

@@ -4,7 +4,7 @@
 //! that call, into the breakpoint that stands there (or at the end of the agent's start), with registers that are not
 //! its own. The tool has noted them before; the handler gives them back, and the thread goes on where it was taken.
 
-use super::Memory;
+use super::{Memory, SIGTRAP_BIT};
 use cpu::SignalFrame;
 use isa::x86::Regs;
 use sync::primitive::Ordering;
@@ -24,6 +24,7 @@ pub(crate) fn give_back(memory: Memory, tid: u64, regs: &mut Regs, frame: &mut S
     }
     regs.rip = held.rip.load(Ordering::Relaxed);
     regs.flags = held.flags.load(Ordering::Relaxed);
-    frame.set_mask(held.mask.load(Ordering::Relaxed));
+    // Guards may stand. If it had blocked `SIGTRAP`, that is noted.
+    frame.set_mask(held.mask.load(Ordering::Relaxed) & !SIGTRAP_BIT);
     true
 }

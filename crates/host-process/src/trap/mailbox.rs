@@ -7,7 +7,7 @@
 use super::Memory;
 use crate::abi::{Mailbox, mail};
 use cpu::{nr, syscall};
-use sync::primitive::{AtomicU32, Ordering};
+use sync::primitive::{AtomicU32, Ordering, fence};
 
 /// How long one futex wait lasts, in milliseconds.
 const WAIT_MS: u64 = 100;
@@ -28,6 +28,11 @@ pub(crate) fn tell(memory: Memory, tid: u64, what: u32, words: [u64; 2]) {
         return;
     }
     let mailbox = &bank.mailbox;
+    fence(Ordering::SeqCst);
+    if !attended(memory) {
+        mailbox.lock.store(0, Ordering::Release);
+        return;
+    }
     // SAFETY: `getpid` has no argument. A vfork child is another process than the one its memory belongs to.
     mailbox.pid.store(unsafe { syscall(nr::GETPID, [0; 6]) }.cast_unsigned(), Ordering::Relaxed);
     mailbox.tid.store(tid, Ordering::Relaxed);

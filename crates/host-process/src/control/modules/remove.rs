@@ -85,9 +85,9 @@ fn are_out(member: &Member) -> Result<bool> {
     let held = member.teller.map(|tid| u64::from(tid.cast_unsigned()));
     let lives = |tid: &u64| process::threads(member.pid()).contains(&(*tid as i32));
     let mut waiting = member.target.inside()?;
-    waiting.handlers.retain(|tid| Some(*tid) != held);
     loop {
-        waiting.handlers.retain(lives);
+        let parked = member.target.parked();
+        waiting.handlers.retain(|tid| Some(*tid) != held && Some(*tid) != parked && lives(tid));
         if waiting.is_empty() {
             return Ok(true);
         }
