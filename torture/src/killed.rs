@@ -106,7 +106,12 @@ fn again(stage: &Stage, program: &Path, scenario: &str, options: &[&str], time: 
     if toggles.hits == 0 {
         return Err(format!("no tool that was left alone has seen a hit; {}", target.condition()));
     }
-    let rest = storm::settle(target, &toggles)?;
+    let rest = match storm::settle(target, &toggles) {
+        Err(why) if options.contains(&"-f") && only_executed_children(&why) => {
+            format!("programs that its children have executed died before the handler was there (a limit): {why}")
+        }
+        settled => settled?,
+    };
     Ok(format!(
         "{kills} tools killed ({too_late} had ended), {too_early} programs died before the agent's handler was there (a \
          limit); {rest}"
@@ -117,6 +122,23 @@ fn again(stage: &Stage, program: &Path, scenario: &str, options: &[&str], time: 
 /// instruction of the vdso or of the agent, with the mask that it has while it runs for the tool.
 fn before_the_handler(why: &str) -> bool {
     why.contains("signal 5, at") && why.contains("blocked 0xfffffffffffbfeef") && why.contains("r-xp 00000000 00:00 0")
+}
+
+/// Whether nothing is wrong but that programs died which a child was just executing: a tool that follows them holds their
+/// first thread too, before the agent's handler is there.
+fn only_executed_children(why: &str) -> bool {
+    let died = |fault: &str| {
+        let rest =
+            fault.strip_prefix("a vforked child ended with ").or(fault.strip_prefix("a spawned child ended with "));
+        // By SIGTRAP or SIGSEGV, with a core dump or without.
+        rest.is_some_and(|rest| ["0x85", "0x8b", "0x5", "0xb"].iter().any(|end| rest.trim_end() == *end))
+    };
+    let Some((said, rest)) = why.split_once("; code that differs") else { return false };
+    let mut faults = said.split("fault: ").skip(1);
+    rest.starts_with(" from its file: []")
+        && said.contains("exit status 1;")
+        && faults.clone().count() > 0
+        && faults.all(died)
 }
 
 /// The program does something still.
@@ -204,4 +226,28 @@ fn control(stage: &Stage, program: &Path) -> Result<(), String> {
         return Ok(());
     }
     goes_on(&mut target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_followed_program_that_died_is_told_from_a_wrong_result() {
+        let why = |faults: &str, text: &str| {
+            format!(
+                "at its end: exit status 1; after 6 rounds of its own it says: {faults}; code that differs from its file: {text}; 4 rounds"
+            )
+        };
+        let (segv, trap) = ("fault: a vforked child ended with 0x8b\n", "fault: a spawned child ended with 0x5\n");
+        assert!(only_executed_children(&why(&format!("{segv}{trap}"), "[]")));
+        for (faults, text) in [
+            ("", "[]"),
+            (segv, "[(1, 2)]"),
+            ("fault: a vforked child ended with 0x100\n", "[]"),
+            ("fault: a vforked child ended with 0x8b\nfault: work\n", "[]"),
+        ] {
+            assert!(!only_executed_children(&why(faults, text)), "{faults} {text}");
+        }
+    }
 }
