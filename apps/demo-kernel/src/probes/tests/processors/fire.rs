@@ -4,6 +4,7 @@ use super::super::{check, same, stepping};
 use super::{KINDS, STEPPINGS, attach, call_kinds, entry, processors_add, processors_fifty, remove_all, under_fire};
 use crate::arch::{cpu, time};
 use crate::probes::{Demo, with_control};
+use crate::sched;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -15,9 +16,16 @@ const CYCLES: u64 = 300;
 const TIME_NS: u64 = 100_000_000;
 const LEAST: u64 = 10;
 
-/// Long enough for some hits, short enough for many cycles.
+/// Long enough for some hits, short enough for many cycles. Where all share one processor the others run when a tick comes,
+/// or when they are let: that is now and then.
 fn a_while() {
+    /// Each time they run until a tick. An odd number: every other call may be one without probes.
+    const SELDOM: u64 = 7;
+    static CALLS: AtomicU64 = AtomicU64::new(0);
     time::spin_us(20);
+    if cpu::count() == 1 && CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM) {
+        sched::yield_now();
+    }
 }
 
 /// Does `one` again and again; the sum of what it gives.
