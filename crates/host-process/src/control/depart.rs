@@ -33,12 +33,14 @@ pub(crate) fn depart(
 ) -> Result<bool> {
     let busy = |tid: &u64| teller.is_none_or(|t| *tid != u64::from(t.cast_unsigned()));
     let end = Instant::now() + PATIENCE;
-    for attempt in 1.. {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
         let mut held = stop_all(target.pid)?;
         let mut inside = target.inside()?;
         inside.handlers.retain(busy);
         let calm = inside.is_empty();
-        if calm || attempt == ATTEMPTS || Instant::now() > end {
+        if calm || attempts == ATTEMPTS || Instant::now() > end {
             leave(target, &mut held, cleaned, calm, take_guards_off)?;
             held.into_iter().try_for_each(Held::release)?;
             return Ok(calm);
@@ -46,7 +48,6 @@ pub(crate) fn depart(
         held.into_iter().try_for_each(Held::release)?;
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(false)
 }
 
 /// All threads stand still, and if it is calm, none of them in a handler: one of them is our servant.

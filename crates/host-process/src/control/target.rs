@@ -15,7 +15,7 @@ use super::stop::{Held, Remote, synchronize};
 use super::table::{self, StoredProbe, StoredSite};
 use super::writes::Writes;
 use super::{HostError, Result};
-use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES, mail};
+use crate::abi::{ARENAS, Arena, Home, PROBES, PROGRAM_BYTES, SITES, SLOT_BYTES};
 use core::mem::offset_of;
 use core::ops::Range;
 use detours::{far_jump, has_fs_base};
@@ -24,15 +24,9 @@ use isa::x86::JUMP_LEN;
 use kprobes::{Error, Function, Pads, ProbeData, ReturnScheme, SiteData, Stepping};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use sync::primitive::Ordering;
 
 /// Bytes of an area of slots.
 const ARENA_BYTES: u64 = 1 << 18;
-/// How long a grace period may take before a thread in a handler is taken for dead.
-const GRACE: Duration = Duration::from_secs(2);
-/// How long it is waited for others while a thread waits for us: they may wait for that one.
-const QUEUE: Duration = Duration::from_millis(20);
 
 /// A target: one process with the agent in it.
 #[derive(Debug)]
@@ -53,12 +47,12 @@ pub(crate) struct Target {
     arenas: Vec<(u64, u64, u64)>,
     /// The address of what detours call, if probes can be placed by jumps.
     detours: Option<u64>,
+    /// They shall be.
+    pub(crate) places_jumps: bool,
     /// All threads are held: nobody leaves a handler.
     pub(crate) stands_still: bool,
     /// Its bank in the shared memory.
     pub(crate) bank: usize,
-    /// They shall be.
-    pub(crate) places_jumps: bool,
     pads: Pads,
     /// Where pads can be.
     pad_areas: Vec<Range<u64>>,
@@ -179,13 +173,6 @@ impl Target {
 
     pub(crate) fn set_home_half(&self, offset: usize, value: u32) -> Result<()> {
         self.memory.write(self.home(offset), &value.to_le_bytes())
-    }
-
-    /// The thread that waits in the mailbox, or makes system calls for us there.
-    pub(crate) fn parked(&self) -> Option<u64> {
-        let mailbox = &self.agent.shared.bank(self.bank)?.mailbox;
-        let waits = matches!(mailbox.state.load(Ordering::Acquire), mail::EVENT | mail::CALL | mail::DONE);
-        waits.then(|| mailbox.tid.load(Ordering::Relaxed))
     }
 
     /// The thread that is held for us at the moment.
@@ -527,31 +514,6 @@ impl kprobes::Host for Target {
     }
 
     fn grace(&mut self) -> bool {
-        // A detour makes no barrier of its own: what it has stored before it looked at the table is seen from here on.
-        if self.detours.is_some() && self.synchronize().is_err() && super::process::is_alive(self.pid) {
-            std::thread::sleep(GRACE);
-        }
-        if self.stands_still {
-            return self.inside().is_ok_and(|inside| inside.is_empty());
-        }
-        let start = Instant::now();
-        // One that waits in the mailbox does so for us, on a probe of our own; behind it others may wait.
-        let mut parked = false;
-        let patience = |parked: bool| if parked { QUEUE } else { GRACE };
-        let mut waiting = self.inside().unwrap_or_default();
-        // Most are out in an instant.
-        let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_micros(20)];
-        let mut pauses = pauses.into_iter().chain(core::iter::repeat(Duration::from_micros(200)));
-        loop {
-            if let Some(tid) = self.parked() {
-                parked = true;
-                waiting.handlers.retain(|waits| *waits != tid);
-            }
-            if waiting.is_empty() || start.elapsed() > patience(parked) {
-                return !parked;
-            }
-            pauses.next().filter(|pause| !pause.is_zero()).map_or_else(std::thread::yield_now, std::thread::sleep);
-            waiting.retain(&self.inside().unwrap_or_default());
-        }
+        self.wait_for_handlers()
     }
 }

@@ -135,7 +135,7 @@ impl Trace {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn check(&mut self, pid: i32) -> Result<Vec<(usize, String)>> {
-        let mut view = View::with(pid, &mut self.cache)?;
+        let mut view = View::with(pid, &mut self.cache)?.by_breakpoints();
         let mut refused = Vec::new();
         for (index, definition) in self.plan.definitions.iter().enumerate() {
             if let Place::Pattern { .. } = definition.place {

@@ -39,7 +39,7 @@ use crate::abi::lanes::{LANE_GOLDEN, LANE_SHIFT, LANE_WINDOW, Lane};
 use crate::abi::{EVENTS, Home, Identity, PROBES};
 use core::mem::offset_of;
 use hit::{Kind, Onward, Probe, Site};
-use isa::x86::{Privilege, Regs};
+use isa::x86::{Privilege, Regs, flags};
 
 /// Bytes that a detour leaves below the stack pointer.
 const GAP: usize = arch::x86::detour_gap(Privilege::User) as usize;
@@ -47,8 +47,8 @@ const GAP: usize = arch::x86::detour_gap(Privilege::User) as usize;
 const ARITHMETIC: i32 = 0x8D5;
 /// Flags under which compiled code must not run: single step, direction, nested task, alignment check.
 const UNWANTED: i32 = 0x4_4500;
-/// `EFLAGS.TF`.
-pub(super) const TRAP_FLAG: i32 = 1 << 8;
+/// As a mask of 32 bits, which an instruction takes.
+pub(super) const TRAP_FLAG: i32 = flags::TF as i32;
 /// The flags that a program has beside the arithmetic ones, nearly always: interrupts on, and the bit that is always 1.
 const USUAL: i32 = 0x202;
 

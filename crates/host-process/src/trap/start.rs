@@ -5,6 +5,7 @@ use super::{FAULT_BITS, Memory, SIGTRAP, SIGTRAP_BIT, abandoned, actions, detour
 use crate::abi::{Home, MAGIC, STUB_BYTES, STUB_STRIDE, VERSION};
 use cpu::{SignalFrame, nr, syscall};
 use hit::Outcome;
+use isa::x86::flags;
 use sync::primitive::{AtomicU64, Ordering};
 
 /// `si_code` of a single step.
@@ -73,7 +74,7 @@ extern "C" fn enter(signal: i32, info: *const i32, context: *mut u8) {
 }
 
 /// `EFLAGS.AC`.
-pub(crate) const ALIGNMENT_CHECK: i32 = 1 << 18;
+pub(crate) const ALIGNMENT_CHECK: i32 = flags::AC as i32;
 
 /// The memory that [`start`] was given. For handlers only, which it has installed.
 pub(crate) fn memory() -> Memory {

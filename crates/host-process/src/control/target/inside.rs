@@ -2,12 +2,19 @@
 
 use super::Target;
 use crate::abi::lanes::{LANE_WINDOW, Lane, WINDOWS, first_lane};
-use crate::abi::{ACTIVE, Home, INSTANCES, SITES, SLOT_BYTES};
-use crate::control::Result;
+use crate::abi::{ACTIVE, Home, INSTANCES, SITES, SLOT_BYTES, mail};
 use crate::control::stop::Held;
 use crate::control::table::word_at;
+use crate::control::{Result, process};
 use core::mem::offset_of;
 use isa::x86::Regs;
+use std::time::{Duration, Instant};
+use sync::primitive::Ordering;
+
+/// How long a grace period may take before a thread in a handler is taken for dead.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long it is waited for others while a thread waits for us: they may wait for that one.
+const QUEUE: Duration = Duration::from_millis(20);
 
 /// Threads that are in a handler, and threads that are in a detour.
 #[derive(Debug, Default)]
@@ -46,6 +53,43 @@ impl Target {
         };
         let own = |&(lane, _): &(usize, u64)| (first..first + LANE_WINDOW).contains(&lane) && is_owned(lane);
         Ok(inside.handlers.contains(&u64::from(held.tid().cast_unsigned())) || inside.detours.iter().any(own))
+    }
+
+    /// The thread that waits in the mailbox, or makes system calls for us there.
+    pub(crate) fn parked(&self) -> Option<u64> {
+        let mailbox = &self.agent.shared.bank(self.bank)?.mailbox;
+        let waits = matches!(mailbox.state.load(Ordering::Acquire), mail::EVENT | mail::CALL | mail::DONE);
+        waits.then(|| mailbox.tid.load(Ordering::Relaxed))
+    }
+
+    /// A grace period: see [`kprobes::Host::grace`].
+    pub(super) fn wait_for_handlers(&mut self) -> bool {
+        // A detour makes no barrier of its own: what it has stored before it looked at the table is seen from here on.
+        if self.detours.is_some() && self.synchronize().is_err() && process::is_alive(self.pid) {
+            std::thread::sleep(GRACE);
+        }
+        if self.stands_still {
+            return self.inside().is_ok_and(|inside| inside.is_empty());
+        }
+        let start = Instant::now();
+        // One that waits in the mailbox does so for us, on a probe of our own; behind it others may wait.
+        let mut parked = false;
+        let patience = |parked: bool| if parked { QUEUE } else { GRACE };
+        let mut waiting = self.inside().unwrap_or_default();
+        // Most are out in an instant.
+        let pauses = [Duration::ZERO, Duration::ZERO, Duration::from_micros(20)];
+        let mut pauses = pauses.into_iter().chain(core::iter::repeat(Duration::from_micros(200)));
+        loop {
+            if let Some(tid) = self.parked() {
+                parked = true;
+                waiting.handlers.retain(|waits| *waits != tid);
+            }
+            if waiting.is_empty() || start.elapsed() > patience(parked) {
+                return !parked;
+            }
+            pauses.next().filter(|pause| !pause.is_zero()).map_or_else(std::thread::yield_now, std::thread::sleep);
+            waiting.retain(&self.inside().unwrap_or_default());
+        }
     }
 
     /// Threads that are in a handler.
