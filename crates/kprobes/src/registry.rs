@@ -64,6 +64,7 @@ use hit::ORIGINAL_BYTES;
 ///
 /// let request = Request::counting(1, ProbeKind::Entry, 0);
 /// assert_eq!(registry.check(&mut target, &request), Ok(Placement::Boosted));
+/// assert_eq!(registry.foresee(&mut target, &request), Ok(Placement::Boosted)); // this host has no detours
 /// assert_eq!((target.text, registry.used()), ([0; 4], (0, 0)));
 ///
 /// let handles = registry.register(&mut target, &[request]).map_err(|(_, why)| why)?;
@@ -162,8 +163,7 @@ impl Registry {
         (self.next_site, self.next_probe)
     }
 
-    /// Says where and how a probe would be placed, and touches nothing. By a jump, if nobody else's probe is in the way, and if
-    /// there is memory for the detour in reach.
+    /// Says where and how a probe would be placed by a breakpoint, and touches nothing.
     ///
     /// # Errors
     ///
@@ -176,13 +176,24 @@ impl Registry {
             if request.is_followed() {
                 H::Isa::check_followed(&plan).map_err(|why| Error::Refused { address, why })?;
             }
-            if placement.is_none() {
-                let jumps = self.would_jump(host, address, request);
-                let by_breakpoint = Placement::of(H::Isa::how(&plan, host.stepping()));
-                placement = Some(if jumps { Placement::Jump } else { by_breakpoint });
-            }
+            placement.get_or_insert(Placement::of(H::Isa::how(&plan, host.stepping())));
         }
         Ok(summary(&request.kind, scheme, placement.unwrap_or(Placement::Boosted)))
+    }
+
+    /// As [`check`](Self::check), but by a jump where there would be one, if nobody else's probe is in the way, and if there is
+    /// memory for the detour in reach.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Self::register).
+    pub fn foresee<H: Host>(&mut self, host: &mut H, request: &Request) -> Result<Placement, Error> {
+        Ok(match self.check(host, request)? {
+            sites @ Placement::ReturnSites(..) => sites,
+            by_breakpoint if !self.would_jump(host, request.address, request) => by_breakpoint,
+            Placement::ReturnStub => Placement::JumpReturnStub,
+            _ => Placement::Jump,
+        })
     }
 
     /// Takes probes off; returns when no handler can see them any more, but for one that waits for the caller

@@ -165,7 +165,7 @@ impl View {
         }
         let request = Request::counting(address, kind_of(definition), 0);
         let mut host = Still { objects: &self.objects, places_jumps: self.places_jumps };
-        match self.registry.check(&mut host, &request) {
+        match self.registry.foresee(&mut host, &request) {
             Ok(placement) => Verdict::Placed {
                 address,
                 place: self.place(address),
